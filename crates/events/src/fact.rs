@@ -1,0 +1,224 @@
+//! Facts: what happened to rooms, participants, tracks, transports and queues.
+
+use crate::catalog::{EventDoc, FieldDoc, Lane};
+use fanlight_base::{Identity, ParticipantSid, RoomName, RoomSid, TrackSid};
+use serde::{Deserialize, Serialize};
+
+/// A fact with its stamp and its place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fact {
+    /// When, by the wall clock of the node, in milliseconds since the Unix epoch.
+    pub unix_ms: u64,
+    /// Room it belongs to; empty when it belongs to none.
+    pub room: RoomSid,
+    /// Participant it belongs to; empty when it belongs to none.
+    pub participant: ParticipantSid,
+    /// Track it belongs to; empty when it belongs to none.
+    pub track: TrackSid,
+    /// What happened.
+    pub body: FactBody,
+}
+
+/// Audio or video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Sound.
+    Audio,
+    /// Pictures.
+    Video,
+}
+
+/// Which way media of a track flows, seen from the participant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// From the participant to this server.
+    Publish,
+    /// From this server to the participant.
+    Subscribe,
+}
+
+/// What a client says of itself at its join.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClientFacts {
+    /// SDK, lower case (`js`, `python`, …).
+    pub sdk: String,
+    /// Version of the SDK.
+    pub version: String,
+    /// LiveKit protocol number.
+    pub protocol: u32,
+    /// Operating system.
+    pub os: String,
+    /// Version of the operating system.
+    pub os_version: String,
+    /// Browser, when it is one.
+    pub browser: String,
+    /// Version of the browser.
+    pub browser_version: String,
+    /// Device model.
+    pub device_model: String,
+    /// Network type as the client names it.
+    pub network: String,
+    /// Address the signalling connection came from.
+    pub address: String,
+}
+
+macro_rules! facts {
+    ($($(#[doc = $doc:literal])+ $name:ident = $wire:literal { $($(#[doc = $field_doc:literal])+ $field:ident: $kind:ty,)* })+) => {
+        /// What happened.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "event")]
+        pub enum FactBody {
+            $($(#[doc = $doc])+ #[serde(rename = $wire)] $name($name),)+
+        }
+
+        impl FactBody {
+            /// Name in the timeline and in the store.
+            pub const fn name(&self) -> &'static str {
+                match self { $(Self::$name(_) => $wire,)+ }
+            }
+        }
+
+        $(
+            $(#[doc = $doc])+
+            #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+            pub struct $name { $($(#[doc = $field_doc])+ pub $field: $kind,)* }
+
+            impl From<$name> for FactBody {
+                fn from(fact: $name) -> Self { Self::$name(fact) }
+            }
+        )+
+
+        pub(crate) const FACTS: &[EventDoc] = &[$(EventDoc {
+            name: $wire,
+            lane: Lane::Fact,
+            doc: concat!($($doc, "\n"),+),
+            fields: &[$(FieldDoc { name: stringify!($field), kind: stringify!($kind), doc: concat!($($field_doc),+) },)*],
+        },)+];
+    };
+}
+
+facts! {
+    /// A room began on this node.
+    RoomStarted = "room_started" {
+        /// Name of the room.
+        name: RoomName,
+    }
+    /// A room ended.
+    RoomEnded = "room_ended" {
+        /// Why: `empty`, `departed`, `deleted`, `shutdown`, `panic`, `crash`.
+        reason: String,
+    }
+    /// A participant's join was accepted.
+    ParticipantJoined = "participant_joined" {
+        /// Identity from its token.
+        identity: Identity,
+        /// Display name.
+        name: String,
+        /// Kind from its token (`standard`, `agent`, …).
+        kind: String,
+        /// Whether others may not see it.
+        hidden: bool,
+        /// Signalling version: 0 with two peer connections, 1 with one.
+        signal_version: u8,
+        /// What the client says of itself.
+        client: ClientFacts,
+    }
+    /// A participant's first transport is connected: media can flow.
+    ParticipantActive = "participant_active" {
+        /// From join to connected transport, in milliseconds.
+        connect_ms: u64,
+        /// `udp` or `tcp`.
+        connection_type: String,
+        /// SRTP profile of the transport.
+        srtp_profile: String,
+    }
+    /// A participant's session ended.
+    ParticipantLeft = "participant_left" {
+        /// LiveKit's disconnect reason, lower case (`client_initiated`, `connection_timeout`, …), or `crash`.
+        reason: String,
+        /// Whether it had been active.
+        was_active: bool,
+    }
+    /// ICE chose a path, the first one or a new one.
+    TransportSelected = "transport_selected" {
+        /// `publisher` or `subscriber`.
+        target: String,
+        /// `udp` or `tcp`.
+        protocol: String,
+        /// Remote address and port.
+        remote: String,
+    }
+    /// A participant asked to publish a track.
+    TrackPublishRequested = "track_publish_requested" {
+        /// Audio or video.
+        kind: Kind,
+        /// Source, lower case (`camera`, `microphone`, …).
+        source: String,
+    }
+    /// The first packet of a published track came.
+    TrackPublished = "track_published" {
+        /// Name given by the publisher.
+        name: String,
+        /// Audio or video.
+        kind: Kind,
+        /// Source, lower case.
+        source: String,
+        /// MIME type of the codec.
+        codec: String,
+        /// Width as announced, pixels.
+        width: u32,
+        /// Height as announced, pixels.
+        height: u32,
+        /// Whether several encodings are sent.
+        simulcast: bool,
+    }
+    /// What is known of a published track changed (codec, size, layers).
+    TrackChanged = "track_changed" {
+        /// MIME type of the codec.
+        codec: String,
+        /// RIDs or spatial layers seen so far.
+        layers: Vec<String>,
+    }
+    /// A publisher muted a track.
+    TrackMuted = "track_muted" {}
+    /// A publisher unmuted a track.
+    TrackUnmuted = "track_unmuted" {}
+    /// A published track ended.
+    TrackUnpublished = "track_unpublished" {
+        /// Why: `unpublished`, `left`, `permission`, `crash`.
+        reason: String,
+    }
+    /// A subscription is bound: the subscriber's answer took it.
+    TrackSubscribed = "track_subscribed" {
+        /// Publisher of the track.
+        publisher: ParticipantSid,
+        /// Audio or video.
+        kind: Kind,
+        /// Source, lower case.
+        source: String,
+        /// MIME type sent to the subscriber.
+        codec: String,
+    }
+    /// A subscription ended.
+    TrackUnsubscribed = "track_unsubscribed" {
+        /// Why: `unsubscribed`, `unpublished`, `left`, `permission`, `codec_unsupported`, `crash`.
+        reason: String,
+    }
+    /// Something was refused because of a limit or a rule.
+    Refused = "refused" {
+        /// What was refused (`join`, `offer`, `add_track`, `data`, …).
+        what: String,
+        /// The rule or limit with its value.
+        why: String,
+    }
+    /// A bounded queue was full; the count is cumulative for this process.
+    QueueRefused = "queue_refused" {
+        /// Name of the queue as wire.rs declares it.
+        queue: String,
+        /// How many were refused so far.
+        refused: u64,
+    }
+}

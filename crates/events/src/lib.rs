@@ -1,0 +1,28 @@
+//! Every telemetry event as a type.
+//!
+//! Two lanes: a **fact** says that something happened and is never dropped silently; a **sample** carries cumulative
+//! counters, so that a lost one costs only staleness. [`catalog`] describes all of them and generates
+//! `docs/events.md`; a golden test keeps name, fields and units from changing unnoticed.
+
+mod catalog;
+mod counters;
+mod fact;
+mod sample;
+
+pub use catalog::{EventDoc, FieldDoc, Lane, catalog, markdown};
+pub use counters::{LayerCounters, TrackCounters};
+pub use fact::{
+    ClientFacts, Direction, Fact, FactBody, Kind, ParticipantActive, ParticipantJoined, ParticipantLeft,
+    QueueRefused, Refused, RoomEnded, RoomStarted, TrackChanged, TrackMuted, TrackPublishRequested,
+    TrackPublished, TrackSubscribed, TrackUnmuted, TrackUnpublished, TrackUnsubscribed, TransportSelected,
+};
+pub use sample::{Sample, SampleBody, TrackSample};
+
+/// What travels from a core to telemetry.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Something happened.
+    Fact(Fact),
+    /// Counters as they stand.
+    Sample(Sample),
+}

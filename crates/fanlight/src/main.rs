@@ -1,0 +1,2 @@
+//! The Fanlight server and its command line.
+fn main() {}

@@ -1,0 +1,223 @@
+//! What an [`Sfu`](crate::Sfu) says to the outside: a closed list of small values.
+
+use crate::input::{AddTrack, Target};
+use crate::model::{DisconnectReason, ParticipantInfo, RoomInfo, TrackInfo};
+use fanlight_base::{Mono, PeerKey, RoomSid, TrackSid};
+use fanlight_events::Event;
+
+/// One output; packets are in the `SendBatch` instead.
+#[derive(Debug)]
+pub enum Output {
+    /// A message for a participant's signalling connection.
+    Signal(PeerKey, Box<Signal>),
+    /// For telemetry.
+    Event(Box<Event>),
+    /// For `control`: a participant's session is over; its key will not be used again.
+    Left {
+        /// Whose.
+        peer: PeerKey,
+        /// Why.
+        reason: DisconnectReason,
+    },
+    /// For `control`: a participant became active.
+    Active {
+        /// Who.
+        peer: PeerKey,
+    },
+    /// For `control`: a room is gone.
+    RoomClosed {
+        /// Which; boxed to keep this enum small.
+        room: Box<RoomSid>,
+    },
+    /// Nothing more now; call `handle_timeout` at this time. Always the last one.
+    Timeout(Mono, Why),
+}
+
+const _: () = assert!(size_of::<Output>() <= 64);
+
+/// What the next timeout is for; counted by the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// ICE, DTLS or SCTP.
+    Transport,
+    /// Retransmission requests to publishers.
+    Nack,
+    /// Transport-wide feedback to publishers.
+    Feedback,
+    /// Sender and receiver reports.
+    Reports,
+    /// Key frame requests.
+    KeyFrame,
+    /// Layer activity.
+    Layers,
+    /// Counters.
+    Samples,
+    /// Room clocks: updates, counts, join timeouts.
+    Room,
+    /// Nothing is due.
+    Idle,
+}
+
+/// Why a request was refused; the numbers are LiveKit's `RequestResponse.Reason`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are LiveKit's and say it all")]
+pub enum RequestReason {
+    Ok = 0,
+    NotFound = 1,
+    NotAllowed = 2,
+    LimitExceeded = 3,
+    Queued = 4,
+    UnsupportedType = 5,
+    UnclassifiedError = 6,
+}
+
+/// What the client shall do about a leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaveAction {
+    /// Stay away.
+    Disconnect,
+    /// Resume the session.
+    Resume,
+    /// Join anew.
+    Reconnect,
+}
+
+/// A message to a client, before it is a LiveKit `SignalResponse`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Signal {
+    /// The join is accepted; everything else comes after it.
+    Joined(Box<Joined>),
+    /// Answer on the publisher connection.
+    Answer {
+        /// Of the offer.
+        id: u32,
+        /// Rendered.
+        sdp: String,
+        /// Sections that carry subscribed tracks.
+        mid_to_track: Vec<(String, TrackSid)>,
+    },
+    /// Offer on the subscriber connection.
+    Offer {
+        /// To be echoed.
+        id: u32,
+        /// Rendered.
+        sdp: String,
+        /// Sections that carry subscribed tracks.
+        mid_to_track: Vec<(String, TrackSid)>,
+    },
+    /// A local candidate.
+    Trickle {
+        /// Which connection.
+        target: Target,
+        /// The `candidate:` line.
+        candidate: String,
+        /// The last one.
+        last: bool,
+    },
+    /// Participants that changed, for `update`.
+    Participants(Vec<ParticipantInfo>),
+    /// The room changed.
+    Room(Box<RoomInfo>),
+    /// A track may be sent now.
+    TrackPublished {
+        /// The client's id.
+        cid: String,
+        /// As accepted.
+        track: Box<TrackInfo>,
+    },
+    /// The server ended a track of this participant.
+    TrackUnpublished(TrackSid),
+    /// Somebody received the first media of this participant's track.
+    TrackSubscribed(TrackSid),
+    /// Whether this participant may see a track it wants.
+    SubscriptionPermission {
+        /// The publisher.
+        participant: fanlight_base::ParticipantSid,
+        /// The track.
+        track: TrackSid,
+        /// Yes or no.
+        allowed: bool,
+    },
+    /// A subscription failed.
+    SubscriptionFailed {
+        /// The track.
+        track: TrackSid,
+        /// Its codec cannot be received, or the track does not exist.
+        codec_unsupported: bool,
+    },
+    /// v1: the client has to add sections and offer again.
+    MediaSections {
+        /// Audio sections to add.
+        audios: u32,
+        /// Video sections to add.
+        videos: u32,
+    },
+    /// A subscribed video track plays or pauses.
+    StreamState {
+        /// Who publishes, which track, and whether it is active.
+        streams: Vec<(fanlight_base::ParticipantSid, TrackSid, bool)>,
+    },
+    /// Answer to a request.
+    RequestResponse {
+        /// Of the request; 0 when it had none.
+        request_id: u32,
+        /// Outcome.
+        reason: RequestReason,
+        /// Why, for people.
+        message: String,
+        /// The request, echoed where LiveKit echoes it.
+        request: EchoedRequest,
+    },
+    /// A new token is due: at the start, every five minutes, after each change of claims.
+    RefreshToken(Box<ParticipantInfo>),
+    /// The session ends; the connection is closed after this message.
+    Leave {
+        /// Why.
+        reason: DisconnectReason,
+        /// What to do.
+        action: LeaveAction,
+    },
+}
+
+/// The request a [`Signal::RequestResponse`] carries back.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EchoedRequest {
+    /// None.
+    None,
+    /// `add_track`.
+    AddTrack(Box<AddTrack>),
+    /// `mute`.
+    Mute {
+        /// The track.
+        track: TrackSid,
+        /// The wish.
+        muted: bool,
+    },
+    /// `update_metadata`.
+    UpdateMetadata {
+        /// As asked.
+        name: String,
+        /// As asked.
+        metadata: String,
+        /// As asked.
+        attributes: std::collections::BTreeMap<String, String>,
+    },
+    /// `trickle`.
+    Trickle {
+        /// Which connection.
+        target: Target,
+    },
+}
+
+/// What a `JoinResponse` is made of, beside what `livekit` knows itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Joined {
+    /// The room.
+    pub room: RoomInfo,
+    /// The participant itself, still joining.
+    pub participant: ParticipantInfo,
+    /// Everybody else who is not hidden.
+    pub others: Vec<ParticipantInfo>,
+    /// v0 and may subscribe.
+    pub subscriber_primary: bool,
+}
