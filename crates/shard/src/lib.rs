@@ -1,1 +1,17 @@
-//! shard
+//! One media thread: sockets around one [`Sfu`](fanlight_sfu::Sfu).
+//!
+//! The thread knows no protocol. Each turn it takes one [`Now`](fanlight_base::Now), feeds commands and datagrams to
+//! the core, drains it once and sends what came out. It never waits on anyone: a full sink gives the value back.
+
+mod acceptor;
+mod clock;
+mod counters;
+mod tcp;
+mod udp;
+mod worker;
+
+pub use acceptor::{Acceptor, AcceptorError};
+pub use clock::Clock;
+pub use counters::{Counters, ShardCounters};
+pub use udp::{Endpoint, UdpError, bind as bind_udp};
+pub use worker::{Control, Message, Shard, ShardError, ShardHandle, Sinks};

@@ -1,1 +1,18 @@
-//! store
+//! The record on disk: SQLite on a thread of its own, behind a bounded queue.
+//!
+//! A sender never waits: what does not fit is refused and counted, samples before facts, and the record says so as soon
+//! as it can. What the rows are and when they are written is `telemetry::Pipeline`'s business; here are the file, the
+//! thread and the clock.
+
+mod read;
+mod sender;
+mod sqlite;
+mod store;
+mod writer;
+
+pub use read::{ReportError, report};
+pub use sender::{EventSender, QUEUE_FACTS, QUEUE_SAMPLES};
+pub use store::{Closed, RETENTION_DAYS_DEFAULT, Settings, Store, StoreError};
+
+/// Name of the database file in the data directory.
+pub const DATABASE_FILE: &str = "fanlight.db";

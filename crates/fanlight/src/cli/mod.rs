@@ -1,0 +1,125 @@
+//! The command line.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line is for")]
+
+mod report;
+mod token;
+
+use crate::config::Overrides;
+use crate::serve;
+use clap::{Args, Parser, Subcommand};
+use std::error::Error;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// A WebRTC media server that LiveKit's SDKs talk to, and that remembers and explains every call.
+///
+/// Without a command it serves. `fanlight --dev` needs nothing else: key `devkey`, secret `secret`, loopback only.
+#[derive(Debug, Parser)]
+#[command(name = "fanlight", version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Tell who was in a room, when, and what they sent and received; also while the server runs
+    Report(report::Report),
+    /// Make access tokens
+    #[command(subcommand)]
+    Token(token::Token),
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// Try it out: key `devkey`, secret `secret`, loopback addresses, tokens for /meet without asking
+    #[arg(long)]
+    dev: bool,
+    /// Configuration, LiveKit's config.yaml; our own keys stand under `fanlight:`
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address for HTTP and WebSocket; may be given several times
+    #[arg(long, value_name = "ADDRESS")]
+    bind: Vec<IpAddr>,
+    /// Port for HTTP and WebSocket [default: 7880]
+    #[arg(long)]
+    port: Option<u16>,
+    /// Address clients send media to
+    #[arg(long, value_name = "ADDRESS", env = "NODE_IP")]
+    node_ip: Option<IpAddr>,
+    /// API keys, as YAML: "key: secret"
+    #[arg(long, value_name = "KEYS", env = "LIVEKIT_KEYS", hide_env_values = true)]
+    keys: Option<String>,
+    /// File with API keys, readable by its owner only
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Where the record is kept [default: ./fanlight-data]
+    #[arg(long, value_name = "DIR", global = true)]
+    data_dir: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Does what was asked.
+    pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
+        match self.command {
+            None => serve::run(self.serve.into()),
+            Some(Command::Report(report)) => report.run(self.serve.data_dir),
+            Some(Command::Token(token)) => token.run(self.serve.keys),
+        }
+    }
+}
+
+impl From<Serve> for Overrides {
+    fn from(serve: Serve) -> Self {
+        Self {
+            dev: serve.dev,
+            config: serve.config,
+            bind: serve.bind,
+            port: serve.port,
+            node_ip: serve.node_ip,
+            keys: serve.keys,
+            key_file: serve.key_file,
+            data_dir: serve.data_dir,
+        }
+    }
+}
+
+/// Prints an error with its causes.
+pub(crate) fn complain(error: &dyn Error) {
+    eprintln!("fanlight: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        eprintln!("  because: {error}");
+        cause = error.source();
+    }
+}
+
+/// Prints a line for people.
+pub(crate) fn say(line: impl std::fmt::Display) {
+    println!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_readmes_calls_are_understood() {
+        for call in [
+            "fanlight --dev",
+            "fanlight --dev --data-dir d --port 1",
+            "fanlight report --room r --json --data-dir d",
+            "fanlight token create --room r --identity i",
+        ] {
+            assert!(Arguments::try_parse_from(call.split(' ')).is_ok(), "{call}");
+        }
+    }
+}

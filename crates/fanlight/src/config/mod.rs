@@ -1,0 +1,220 @@
+//! Configuration: LiveKit's `config.yaml`, our own keys under `fanlight:`, flags and environment on top.
+//!
+//! An unknown key is an error that names it and its line; a key of LiveKit that is not supported yet is a warning that
+//! names it.
+
+mod file;
+
+pub(crate) use file::{File, Keys, Room, Rtc};
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// Key and secret that `--dev` uses when no keys are given, as LiveKit does.
+const DEV_KEY: &str = "devkey";
+const DEV_SECRET: &str = "secret";
+/// Where the record is kept when nothing says otherwise.
+pub(crate) const DATA_DIR_DEFAULT: &str = "./fanlight-data";
+/// Shorter secrets can be guessed from one token; LiveKit complains below 32 characters too.
+const SECRET_CHARS_MIN: usize = 32;
+
+/// Everything the server needs to start.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) dev: bool,
+    pub(crate) port: u16,
+    pub(crate) bind_addresses: Vec<IpAddr>,
+    pub(crate) keys: Keys,
+    pub(crate) rtc: Rtc,
+    pub(crate) room: Room,
+    pub(crate) limit: file::Limit,
+    pub(crate) logging: file::Logging,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) meet: bool,
+    /// Rooms that ended so many days ago leave the record; 0 keeps all.
+    pub(crate) retention_days: u32,
+}
+
+/// What the command line and the environment say.
+#[derive(Debug, Default)]
+pub(crate) struct Overrides {
+    pub(crate) dev: bool,
+    pub(crate) config: Option<PathBuf>,
+    pub(crate) bind: Vec<IpAddr>,
+    pub(crate) port: Option<u16>,
+    pub(crate) node_ip: Option<IpAddr>,
+    pub(crate) keys: Option<String>,
+    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// A file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    /// A file is not what it should be.
+    #[error("{path}: {message}")]
+    Parse { path: PathBuf, message: String },
+    /// `--keys` is not `key: secret`.
+    #[error("cannot read --keys: {0}; give them as \"key: secret\"")]
+    Keys(String),
+    /// Others may read the secrets.
+    #[error("{path} can be read by others (mode {mode:o}); run: chmod 600 {path}", path = path.display())]
+    KeyFileOpen { path: PathBuf, mode: u32 },
+    /// No keys at all.
+    #[error("no API keys: set `keys:` in the configuration, --keys \"key: secret\", LIVEKIT_KEYS, or use --dev")]
+    NoKeys,
+}
+
+impl Config {
+    /// Reads the file and lays the overrides over it. The sentences are warnings for the log, which this configuration
+    /// sets up.
+    pub(crate) fn load(overrides: Overrides) -> Result<(Self, Vec<String>), ConfigError> {
+        let file = match &overrides.config {
+            Some(path) => parse(path, &read(path)?)?,
+            None => File::default(),
+        };
+        let mut warnings: Vec<String> = file
+            .unsupported()
+            .into_iter()
+            .map(|key| format!("configuration key `{key}` is LiveKit's and not supported yet: it changes nothing"))
+            .collect();
+        let keys = load_keys(&file, &overrides)?;
+        for (key, secret) in &keys {
+            if secret.len() < SECRET_CHARS_MIN && key != DEV_KEY {
+                warnings.push(format!("the secret of key `{key}` is shorter than {SECRET_CHARS_MIN} characters"));
+            }
+        }
+        let dev = overrides.dev || file.development;
+        let loopback = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])];
+        let bind_addresses = if !overrides.bind.is_empty() {
+            overrides.bind
+        } else if !file.bind_addresses.is_empty() {
+            file.bind_addresses
+        } else if dev {
+            loopback.to_vec()
+        } else {
+            vec![IpAddr::from([0, 0, 0, 0]), IpAddr::from([0; 16])]
+        };
+        let mut rtc = file.rtc;
+        if overrides.node_ip.is_some() {
+            rtc.node_ip = overrides.node_ip;
+        }
+        if dev {
+            rtc.enable_loopback_candidate = true;
+        }
+        let config = Self {
+            dev,
+            port: overrides.port.or(file.port).unwrap_or(7880),
+            bind_addresses,
+            keys,
+            rtc,
+            room: file.room,
+            limit: file.limit,
+            logging: file.logging,
+            data_dir: overrides
+                .data_dir
+                .or(file.fanlight.data_dir)
+                .unwrap_or_else(|| PathBuf::from(DATA_DIR_DEFAULT)),
+            meet: file.fanlight.meet.unwrap_or(true),
+            retention_days: file.fanlight.store.retention_days.unwrap_or(fanlight_store::RETENTION_DAYS_DEFAULT),
+        };
+        Ok((config, warnings))
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })
+}
+
+fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
+    File::parse(text).map_err(|message| ConfigError::Parse { path: path.into(), message })
+}
+
+fn load_keys(file: &File, overrides: &Overrides) -> Result<Keys, ConfigError> {
+    let mut keys = file.keys.clone();
+    if let Some(path) = overrides.key_file.as_ref().or(file.key_file.as_ref()) {
+        refuse_open_file(path)?;
+        let text = read(path)?;
+        let parsed: BTreeMap<String, String> = serde_saphyr::from_str(&text)
+            .map_err(|error| ConfigError::Parse { path: path.clone(), message: error.to_string() })?;
+        keys.extend(parsed);
+    }
+    if let Some(text) = &overrides.keys {
+        let parsed: BTreeMap<String, String> =
+            serde_saphyr::from_str(text).map_err(|error| ConfigError::Keys(error.to_string()))?;
+        keys = parsed;
+    }
+    if keys.is_empty() && (overrides.dev || file.development) {
+        keys.insert(DEV_KEY.into(), DEV_SECRET.into());
+        return Ok(keys);
+    }
+    if keys.is_empty() {
+        return Err(ConfigError::NoKeys);
+    }
+    Ok(keys)
+}
+
+#[cfg(unix)]
+fn refuse_open_file(path: &Path) -> Result<(), ConfigError> {
+    use std::os::unix::fs::PermissionsExt;
+    let metadata = std::fs::metadata(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o007 != 0 {
+        return Err(ConfigError::KeyFileOpen { path: path.into(), mode });
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn refuse_open_file(_path: &Path) -> Result<(), ConfigError> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dev_without_a_file_has_livekits_key_and_listens_on_loopback() {
+        let config = Config::load(Overrides { dev: true, ..Overrides::default() }).unwrap().0;
+        assert_eq!(config.keys.get("devkey").map(String::as_str), Some("secret"));
+        assert!(config.bind_addresses.iter().all(IpAddr::is_loopback));
+        assert_eq!(config.port, 7880);
+    }
+
+    #[test]
+    fn without_keys_the_error_says_where_to_put_them() {
+        let error = Config::load(Overrides::default()).unwrap_err().to_string();
+        assert!(error.contains("LIVEKIT_KEYS"), "{error}");
+    }
+
+    #[test]
+    fn keys_of_the_command_line_replace_those_of_the_file() {
+        let dir = std::env::temp_dir().join(format!("fanlight-config-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("config.yaml");
+        std::fs::write(&path, "keys:\n  filekey: 0123456789012345678901234567890123456789\nport: 9000\n").unwrap();
+        let overrides = Overrides {
+            config: Some(path),
+            keys: Some("other: 0123456789012345678901234567890123456789".into()),
+            ..Overrides::default()
+        };
+        let config = Config::load(overrides).unwrap().0;
+        assert_eq!(config.keys.keys().collect::<Vec<_>>(), ["other"]);
+        assert_eq!(config.port, 9000);
+    }
+
+    #[test]
+    fn a_key_file_that_others_can_read_is_refused_with_the_remedy() {
+        use std::os::unix::fs::PermissionsExt;
+        let path = std::env::temp_dir().join(format!("fanlight-keys-{}", std::process::id()));
+        std::fs::write(&path, "a: b\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let error = Config::load(Overrides { key_file: Some(path), ..Overrides::default() }).unwrap_err();
+        assert!(error.to_string().contains("chmod 600"), "{error}");
+    }
+}

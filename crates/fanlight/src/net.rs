@@ -1,0 +1,186 @@
+//! Which addresses media listens on and announces.
+
+use crate::config::Rtc;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// First UDP port when none is configured; shard `n` takes the `n`-th after it.
+const UDP_PORT_DEFAULT: u16 = 7882;
+/// ICE-TCP port when none is configured, as LiveKit's.
+pub(crate) const TCP_PORT_DEFAULT: u16 = 7881;
+
+/// An address to bind and the one clients are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MediaAddress {
+    pub(crate) bound: IpAddr,
+    pub(crate) announced: IpAddr,
+}
+
+/// Media cannot be reached as configured.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NetError {
+    #[error("cannot list this machine's addresses: {0}")]
+    List(String),
+    #[error("no address is left for media: check rtc.interfaces, rtc.ips and rtc.enable_loopback_candidate")]
+    None,
+    #[error("`{0}` in rtc.ips is neither an address nor a network like 10.0.0.0/8")]
+    Network(String),
+    #[error("rtc.use_external_ip needs the public address and no STUN server is asked for it: set rtc.node_ip")]
+    ExternalUnknown,
+}
+
+/// Addresses of this machine that the configuration lets media use.
+pub(crate) fn media_addresses(rtc: &Rtc) -> Result<Vec<MediaAddress>, NetError> {
+    let interfaces = if_addrs::get_if_addrs().map_err(|error| NetError::List(error.to_string()))?;
+    let own: Vec<(String, IpAddr)> =
+        interfaces.into_iter().map(|interface| (interface.name.clone(), interface.ip())).collect();
+    choose(rtc, &own)
+}
+
+/// Ports for UDP, one a shard: as many as configured, at most `shards`.
+pub(crate) fn udp_ports(rtc: &Rtc, shards: u16) -> Vec<u16> {
+    let range = match (rtc.port_range_start, rtc.port_range_end, rtc.udp_port) {
+        (Some(start), Some(end), _) if start > 0 && end >= start => start..=end,
+        (_, _, Some(ports)) => ports.start..=ports.end,
+        _ => UDP_PORT_DEFAULT..=UDP_PORT_DEFAULT.saturating_add(shards.saturating_sub(1)),
+    };
+    range.take(usize::from(shards)).collect()
+}
+
+fn choose(rtc: &Rtc, own: &[(String, IpAddr)]) -> Result<Vec<MediaAddress>, NetError> {
+    if rtc.use_external_ip && rtc.node_ip.is_none() {
+        return Err(NetError::ExternalUnknown);
+    }
+    let includes = networks(&rtc.ips.includes)?;
+    let excludes = networks(&rtc.ips.excludes)?;
+    let allowed = |name: &str, ip: IpAddr| {
+        let by_name = (rtc.interfaces.includes.is_empty() || rtc.interfaces.includes.iter().any(|one| one == name))
+            && !rtc.interfaces.excludes.iter().any(|one| one == name);
+        let by_ip = (includes.is_empty() || includes.iter().any(|network| network.contains(ip)))
+            && !excludes.iter().any(|network| network.contains(ip));
+        by_name && by_ip && !is_link_local(ip) && (rtc.enable_loopback_candidate || !ip.is_loopback())
+    };
+    let mut chosen: Vec<MediaAddress> = own
+        .iter()
+        .filter(|(name, ip)| allowed(name, *ip))
+        .map(|(_, ip)| MediaAddress { bound: *ip, announced: *ip })
+        .collect();
+    if let Some(node_ip) = rtc.node_ip {
+        announce_as(&mut chosen, node_ip, own);
+    }
+    chosen.sort_by_key(|address| (address.announced.is_ipv6(), !address.announced.is_loopback()));
+    chosen.dedup();
+    if chosen.is_empty() { Err(NetError::None) } else { Ok(chosen) }
+}
+
+/// `node_ip` stands in for the addresses of its family: bound itself where it is ours, else announced for the first
+/// other one (a one-to-one NAT in front).
+fn announce_as(chosen: &mut Vec<MediaAddress>, node_ip: IpAddr, own: &[(String, IpAddr)]) {
+    let ours = own.iter().any(|(_, ip)| *ip == node_ip);
+    let behind = chosen
+        .iter()
+        .map(|address| address.bound)
+        .find(|ip| ip.is_ipv4() == node_ip.is_ipv4() && !ip.is_loopback());
+    chosen.retain(|address| {
+        address.bound.is_ipv4() != node_ip.is_ipv4() || (address.bound.is_loopback() && !node_ip.is_loopback())
+    });
+    let bound = if ours { node_ip } else { behind.unwrap_or(node_ip) };
+    chosen.push(MediaAddress { bound, announced: node_ip });
+}
+
+struct Network {
+    ip: IpAddr,
+    bits: u8,
+}
+
+impl Network {
+    fn contains(&self, ip: IpAddr) -> bool {
+        match (self.ip, ip) {
+            (IpAddr::V4(network), IpAddr::V4(ip)) => {
+                let shift = 32u32.saturating_sub(self.bits.into());
+                network.to_bits().checked_shr(shift).unwrap_or(0) == ip.to_bits().checked_shr(shift).unwrap_or(0)
+            }
+            (IpAddr::V6(network), IpAddr::V6(ip)) => {
+                let shift = 128u32.saturating_sub(self.bits.into());
+                network.to_bits().checked_shr(shift).unwrap_or(0) == ip.to_bits().checked_shr(shift).unwrap_or(0)
+            }
+            _ => false,
+        }
+    }
+}
+
+fn networks(texts: &[String]) -> Result<Vec<Network>, NetError> {
+    texts
+        .iter()
+        .map(|text| {
+            let bad = || NetError::Network(text.clone());
+            let (ip, bits) = text.split_once('/').map_or((text.as_str(), None), |(ip, bits)| (ip, Some(bits)));
+            let ip: IpAddr = ip.parse().map_err(|_| bad())?;
+            let most = if ip.is_ipv4() { 32 } else { 128 };
+            let bits = bits.map_or(Ok(most), str::parse).map_err(|_| bad())?;
+            if bits > most { Err(bad()) } else { Ok(Network { ip, bits }) }
+        })
+        .collect()
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => Ipv6Addr::is_unicast_link_local(&ip),
+    }
+}
+
+/// The pairs to bind and announce for one port.
+pub(crate) fn with_port(addresses: &[MediaAddress], port: u16) -> Vec<(SocketAddr, SocketAddr)> {
+    addresses
+        .iter()
+        .map(|address| (SocketAddr::new(address.bound, port), SocketAddr::new(address.announced, port)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::File;
+
+    fn rtc(yaml: &str) -> Rtc {
+        File::parse(&format!("rtc: {{{yaml}}}\n")).unwrap().rtc
+    }
+
+    fn own() -> Vec<(String, IpAddr)> {
+        [("lo", "127.0.0.1"), ("eth0", "10.1.2.3"), ("eth0", "fe80::1"), ("eth0", "2001:db8::7"), ("docker0", "172.17.0.1")]
+            .map(|(name, ip)| (name.to_string(), ip.parse().unwrap()))
+            .to_vec()
+    }
+
+    fn announced(yaml: &str) -> Vec<String> {
+        choose(&rtc(yaml), &own()).unwrap().iter().map(|address| address.announced.to_string()).collect()
+    }
+
+    #[test]
+    fn loopback_is_announced_only_when_asked_for_and_link_local_never() {
+        assert_eq!(announced(""), ["10.1.2.3", "172.17.0.1", "2001:db8::7"]);
+        assert_eq!(announced("enable_loopback_candidate: true")[0], "127.0.0.1");
+    }
+
+    #[test]
+    fn interfaces_and_networks_filter() {
+        assert_eq!(announced("interfaces: {excludes: [docker0]}, ips: {includes: [10.0.0.0/8]}"), ["10.1.2.3"]);
+        assert_eq!(choose(&rtc("ips: {includes: [9.9.9.9/32]}"), &own()), Err(NetError::None));
+        assert_eq!(choose(&rtc("ips: {includes: [here]}"), &own()), Err(NetError::Network("here".into())));
+    }
+
+    #[test]
+    fn a_public_node_ip_is_announced_for_a_private_socket() {
+        let chosen = choose(&rtc("node_ip: 203.0.113.5"), &own()).unwrap();
+        let v4: Vec<_> = chosen.iter().filter(|address| address.announced.is_ipv4()).collect();
+        assert_eq!(v4, [&MediaAddress { bound: [10, 1, 2, 3].into(), announced: [203, 0, 113, 5].into() }]);
+        assert!(chosen.iter().any(|address| address.announced.is_ipv6()), "IPv6 stays, as with LiveKit");
+    }
+
+    #[test]
+    fn each_shard_has_a_port_of_its_own() {
+        assert_eq!(udp_ports(&rtc(""), 3), [7882, 7883, 7884]);
+        assert_eq!(udp_ports(&rtc("udp_port: 9000"), 3), [9000]);
+        assert_eq!(udp_ports(&rtc("port_range_start: 50000, port_range_end: 60000"), 2), [50000, 50001]);
+    }
+}

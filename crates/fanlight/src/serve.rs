@@ -1,0 +1,120 @@
+//! `fanlight`: serve until told to stop.
+
+use crate::cli;
+use crate::config::{Config, Overrides};
+use crate::shutdown::Signals;
+use crate::wire::{Media, Process};
+use std::error::Error;
+use std::fmt::Write;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+/// How long sessions may take to end after the first signal: a leave goes out at once, the rest is closing DTLS.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
+/// How long WebSockets may take to write what is queued once their sessions have ended.
+const FLUSH_WITHIN: Duration = Duration::from_millis(300);
+
+/// HTTP cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}; choose another --port or --bind, or end what holds it")]
+struct ListenError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// Serves until a signal comes.
+pub(crate) fn run(overrides: Overrides) -> Result<(), Box<dyn Error>> {
+    let (config, unsupported) = Config::load(overrides)?;
+    start_logging(config.logging.level.as_deref(), config.logging.json);
+    for warning in unsupported {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+    let signals = Signals::new()?;
+    let mut listeners = Vec::new();
+    for ip in &config.bind_addresses {
+        let address = SocketAddr::new(*ip, config.port);
+        listeners.push(listen(address).map_err(|source| ListenError { address, source })?);
+    }
+    let process = Process::start(&config)?;
+    cli::say(greeting(&config, &listeners, &process.media)?);
+    let (stop, stopped) = watch::channel(false);
+    let mut serving = tokio::task::JoinSet::new();
+    for listener in listeners {
+        let mut stopped = stopped.clone();
+        let app = process.app.clone();
+        serving.spawn(fanlight_http::serve(listener, app, async move {
+            // An error means that the sender is gone: the server is ending.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        }));
+    }
+    tokio::select! {
+        () = signals.first() => {}
+        Some(Ok(Err(error))) = serving.join_next() => return Err(error.into()),
+    }
+    tracing::info!("ending sessions; a second signal ends them at once");
+    let written = process.stop(STOP_WITHIN).await;
+    tokio::time::sleep(FLUSH_WITHIN).await;
+    let _ = stop.send(true);
+    if written { Ok(()) } else { Err("the record could not be written whole".into()) }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4()? } else { v6_only()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(1024)
+}
+
+/// `[::]` must not take the IPv4 port that is bound beside it.
+fn v6_only() -> io::Result<tokio::net::TcpSocket> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None)?;
+    socket.set_only_v6(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(tokio::net::TcpSocket::from_std_stream(socket.into()))
+}
+
+fn greeting(config: &Config, listeners: &[TcpListener], media: &Media) -> Result<String, Box<dyn Error>> {
+    let mut text = String::new();
+    writeln!(text, "Fanlight {} is serving", env!("CARGO_PKG_VERSION"))?;
+    for listener in listeners {
+        let address = listener.local_addr()?;
+        writeln!(text, "  HTTP, WebSocket  http://{address}  ws://{address}")?;
+    }
+    if config.meet
+        && let Some(listener) = listeners.first()
+    {
+        writeln!(text, "  try it           http://{}/meet", listener.local_addr()?)?;
+    }
+    writeln!(text, "  media over UDP   {}", list(&media.udp))?;
+    if !media.tcp.is_empty() {
+        writeln!(text, "  media over TCP   {}", list(&media.tcp))?;
+    }
+    if config.dev {
+        for (key, secret) in config.keys.iter().filter(|(key, _)| *key == "devkey") {
+            writeln!(text, "  API key          {key}, secret {secret} (development only)")?;
+        }
+    }
+    write!(text, "  record           {}", config.data_dir.join(fanlight_store::DATABASE_FILE).display())?;
+    Ok(text)
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join("  ")
+}
+
+/// Logs go to standard error; `FANLIGHT_LOG` wins over the configuration.
+fn start_logging(level: Option<&str>, json: bool) {
+    let filter = EnvFilter::try_from_env("FANLIGHT_LOG").unwrap_or_else(|_| EnvFilter::new(level.unwrap_or("info")));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A second call in one process (a test) keeps the first subscriber.
+    let _ = if json { builder.json().try_init() } else { builder.try_init() };
+}

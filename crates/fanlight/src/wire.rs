@@ -1,0 +1,326 @@
+//! Every thread and every queue of the process, in one place.
+
+use crate::config::Config;
+use crate::control_loop::{ControlLoop, Input};
+use crate::net::{self, TCP_PORT_DEFAULT};
+use crate::signals::SignalRouter;
+use fanlight_base::{NodeId, Now, Protocol, Random, sid_suffix};
+use fanlight_control::{Control, ControlConfig, Limits, RoomDefaults};
+use fanlight_events::Event;
+use fanlight_http::App;
+use fanlight_http::backend::{Backend, BackendError};
+use fanlight_livekit::server::{IceCredential, IceServer, Server};
+use fanlight_livekit::token::Keys;
+use fanlight_sfu::{Sfu, SfuConfig};
+use fanlight_shard::{Acceptor, Clock, Shard, ShardHandle, Sinks, bind_udp};
+use fanlight_store::{EventSender, Store};
+use fanlight_transport::candidate::LocalCandidate;
+use fanlight_transport::{Certificate, ClockAnchor};
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// Inputs that may wait for the control thread, from HTTP and from shards. A trickled candidate is one input; a thousand
+/// clients joining at once make some twenty thousand. When it is full HTTP answers 503 and shards offer again.
+const CONTROL_INPUTS_MAX: usize = 32_768;
+
+/// The running server, without HTTP.
+pub(crate) struct Process {
+    pub(crate) app: App,
+    pub(crate) media: Media,
+    inputs: SyncSender<Input>,
+    drained: oneshot::Receiver<()>,
+    control: JoinHandle<()>,
+    shards: Vec<Shard>,
+    acceptor: Option<Acceptor>,
+    store: Store,
+}
+
+/// Where media is served, for the greeting.
+#[derive(Debug, Clone)]
+pub(crate) struct Media {
+    pub(crate) udp: Vec<SocketAddr>,
+    pub(crate) tcp: Vec<SocketAddr>,
+}
+
+impl Process {
+    /// Opens the record, binds the sockets, starts the threads.
+    pub(crate) fn start(config: &Config) -> Result<Self, Box<dyn Error>> {
+        let anchor = Instant::now();
+        let clock = Clock::new(anchor);
+        let mut random = Random::from_seed(system_seed()?);
+        let node = NodeId::from(format!("ND_{}", sid_suffix(&mut random)));
+        let store = Store::open(
+            &config.data_dir,
+            fanlight_store::Settings {
+                node: node.clone(),
+                retention_days: config.retention_days,
+            },
+        )?;
+        let events = store.sender();
+        let (inputs, receiver) = sync_channel(CONTROL_INPUTS_MAX);
+        let signals = SignalRouter::default();
+
+        let plan = MediaPlan::new(config)?;
+        let shards = plan.start(anchor, &mut random, &signals, &inputs, &events)?;
+        let handles: Vec<ShardHandle> = shards.iter().map(|shard| shard.handle.clone()).collect();
+        let acceptor = plan.accept(handles.first().cloned())?;
+
+        let limits = limits(config);
+        let control = Control::new(ControlConfig {
+            node: node.clone(),
+            shards: u16::try_from(shards.len()).unwrap_or(u16::MAX),
+            limits: limits.clone(),
+            room: room_defaults(config),
+            random: random.fork(),
+        });
+        let alive = Arc::new(AtomicU64::new(clock.now().mono_ns));
+        let (say_drained, drained) = oneshot::channel();
+        let state = ControlLoop {
+            control,
+            clock,
+            inputs: receiver,
+            shards: handles,
+            signals,
+            event: event_sink(events),
+            drained: once(say_drained),
+            alive: Arc::clone(&alive),
+        };
+        let control = std::thread::Builder::new().name("control".into()).spawn(move || state.run())?;
+        let server = Server {
+            node,
+            keys: Keys::new(config.keys.clone()),
+            limits,
+            ice_lite: config.rtc.use_ice_lite,
+            ice_servers: ice_servers(config),
+        };
+        let app = App {
+            server: Arc::new(server),
+            backend: backend(inputs.clone()),
+            now: Arc::new(move || clock.now()),
+            alive: Arc::new(move || last_alive(&alive, clock.now())),
+            meet: config.meet,
+            dev: config.dev,
+        };
+        Ok(Self { app, media: plan.media(), inputs, drained, control, shards, acceptor, store })
+    }
+
+    /// Ends all sessions with a leave, then the threads, then closes the record. Returns false when the record could not
+    /// be written whole.
+    pub(crate) async fn stop(self, patience: std::time::Duration) -> bool {
+        let Self { app, inputs, drained, control, shards, acceptor, store, media: _ } = self;
+        if inputs.send(Input::Shutdown).is_ok() && tokio::time::timeout(patience, drained).await.is_err() {
+            tracing::warn!("not every session ended within {} s", patience.as_secs());
+        }
+        drop(app);
+        tokio::task::spawn_blocking(move || {
+            if let Some(acceptor) = acceptor {
+                acceptor.stop();
+            }
+            for shard in shards {
+                if !shard.stop() {
+                    tracing::error!("a media thread had panicked");
+                }
+            }
+            drop(inputs);
+            // The control thread ends when the last sender is gone; HTTP tasks may hold one a little longer.
+            drop(control);
+            let closed = store.close();
+            if closed.unwritten_rows > 0 {
+                tracing::error!(rows = closed.unwritten_rows, "rows could not be written to the record");
+            }
+            closed.unwritten_rows == 0
+        })
+        .await
+        .unwrap_or(false)
+    }
+}
+
+/// Sockets and candidates of all shards.
+struct MediaPlan {
+    addresses: Vec<net::MediaAddress>,
+    udp_ports: Vec<u16>,
+    tcp_port: u16,
+}
+
+impl MediaPlan {
+    fn new(config: &Config) -> Result<Self, net::NetError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // One core is left for everything else.
+        let wanted = u16::try_from(cores.saturating_sub(1).max(1)).unwrap_or(u16::MAX);
+        let udp_ports = net::udp_ports(&config.rtc, wanted);
+        if udp_ports.len() < usize::from(wanted) {
+            tracing::warn!(
+                shards = udp_ports.len(),
+                cores,
+                "each media thread needs a UDP port of its own: widen rtc.udp_port to use more cores"
+            );
+        }
+        Ok(Self {
+            addresses: net::media_addresses(&config.rtc)?,
+            udp_ports,
+            tcp_port: config.rtc.tcp_port.unwrap_or(TCP_PORT_DEFAULT),
+        })
+    }
+
+    fn start(
+        &self,
+        anchor: Instant,
+        random: &mut Random,
+        signals: &SignalRouter,
+        inputs: &SyncSender<Input>,
+        events: &EventSender,
+    ) -> Result<Vec<Shard>, Box<dyn Error>> {
+        let certificate = Certificate::generate()?;
+        let mut shards = Vec::new();
+        for (index, port) in self.udp_ports.iter().enumerate() {
+            let mut endpoints = Vec::new();
+            for (bound, announced) in net::with_port(&self.addresses, *port) {
+                endpoints.push(bind_udp(bound, announced)?);
+            }
+            let mut candidates: Vec<LocalCandidate> = endpoints
+                .iter()
+                .map(|endpoint| LocalCandidate { addr: endpoint.announced, protocol: Protocol::Udp })
+                .collect();
+            candidates.extend(
+                self.tcp().into_iter().map(|(_, addr)| LocalCandidate { addr, protocol: Protocol::Tcp }),
+            );
+            let mut seed = [0; 32];
+            random.fill(&mut seed);
+            let sfu = Sfu::new(SfuConfig {
+                seed,
+                certificate: certificate.clone(),
+                anchor: ClockAnchor::new(anchor, fanlight_base::Mono::default()),
+                candidates,
+                envelope: fanlight_livekit::data::ENVELOPE,
+            });
+            let sinks = sinks(signals.clone(), inputs.clone(), events.clone());
+            shards.push(Shard::start(format!("shard-{index}"), sfu, Clock::new(anchor), endpoints, sinks)?);
+        }
+        Ok(shards)
+    }
+
+    fn accept(&self, shard: Option<ShardHandle>) -> Result<Option<Acceptor>, Box<dyn Error>> {
+        let addresses = self.tcp();
+        if addresses.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Acceptor::start(&addresses, move |_ufrag| shard.clone())?))
+    }
+
+    /// ICE-TCP is served by the first shard's sessions only as long as there is one shard.
+    fn tcp(&self) -> Vec<(SocketAddr, SocketAddr)> {
+        if self.tcp_port == 0 || self.udp_ports.len() > 1 {
+            return Vec::new();
+        }
+        net::with_port(&self.addresses, self.tcp_port)
+    }
+
+    fn media(&self) -> Media {
+        let announced = |pairs: Vec<(SocketAddr, SocketAddr)>| pairs.into_iter().map(|(_, announced)| announced).collect();
+        Media {
+            udp: self.udp_ports.iter().flat_map(|port| net::with_port(&self.addresses, *port)).map(|pair| pair.1).collect(),
+            tcp: announced(self.tcp()),
+        }
+    }
+}
+
+fn sinks(signals: SignalRouter, inputs: SyncSender<Input>, events: EventSender) -> Sinks {
+    Sinks {
+        signal: Box::new(move |peer, signal| signals.deliver(peer, signal)),
+        control: Box::new(move |note| match inputs.try_send(Input::Shard(note)) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
+            Err(TrySendError::Full(Input::Shard(note))) => Err(note),
+            Err(TrySendError::Full(_)) => Ok(()),
+        }),
+        event: event_sink(events),
+    }
+}
+
+fn event_sink(events: EventSender) -> Box<dyn FnMut(Event) -> bool + Send> {
+    Box::new(move |event| events.try_send(event).is_ok())
+}
+
+fn backend(inputs: SyncSender<Input>) -> Backend {
+    Backend::new(move |message| {
+        inputs.try_send(Input::Http(message)).map_err(|error| match error {
+            TrySendError::Full(_) => BackendError::Overloaded,
+            TrySendError::Disconnected(_) => BackendError::Gone,
+        })
+    })
+}
+
+fn once(sender: oneshot::Sender<()>) -> Box<dyn FnMut() + Send> {
+    let mut sender = Some(sender);
+    Box::new(move || {
+        if let Some(sender) = sender.take() {
+            // Nobody waits for it unless the process is stopping.
+            let _ = sender.send(());
+        }
+    })
+}
+
+fn last_alive(mono_ns: &AtomicU64, now: Now) -> Now {
+    let age_ns = now.mono_ns.saturating_sub(mono_ns.load(Ordering::Relaxed));
+    Now { mono_ns: now.mono_ns.saturating_sub(age_ns), unix_ns: now.unix_ns.saturating_sub(age_ns) }
+}
+
+fn system_seed() -> Result<[u8; 32], Box<dyn Error>> {
+    use std::io::Read;
+    let mut seed = [0; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut seed)?;
+    Ok(seed)
+}
+
+fn limits(config: &Config) -> Limits {
+    let default = Limits::default();
+    let bytes = |limit: Option<u32>, default: usize| limit.map_or(default, |bytes| bytes as usize);
+    Limits {
+        num_tracks: u32::try_from(config.limit.num_tracks.max(0)).unwrap_or(u32::MAX),
+        metadata_bytes: bytes(config.limit.max_metadata_size.or(config.room.max_metadata_size), default.metadata_bytes),
+        attributes_bytes: bytes(config.limit.max_attributes_size, default.attributes_bytes),
+        room_name_bytes: config
+            .limit
+            .max_room_name_length
+            .or(config.room.max_room_name_length)
+            .unwrap_or(default.room_name_bytes),
+        identity_bytes: config
+            .limit
+            .max_participant_identity_length
+            .or(config.room.max_participant_identity_length)
+            .unwrap_or(default.identity_bytes),
+        name_bytes: config.limit.max_participant_name_length.unwrap_or(default.name_bytes),
+        ..default
+    }
+}
+
+fn room_defaults(config: &Config) -> RoomDefaults {
+    let default = RoomDefaults::default();
+    let wanted = &config.room.enabled_codecs;
+    let enabled_codecs = default
+        .enabled_codecs
+        .into_iter()
+        .filter(|codec| wanted.is_empty() || wanted.iter().any(|one| one.mime.eq_ignore_ascii_case(codec)))
+        .collect();
+    RoomDefaults {
+        auto_create: config.room.auto_create.unwrap_or(default.auto_create),
+        empty_timeout_s: config.room.empty_timeout.unwrap_or(default.empty_timeout_s),
+        departure_timeout_s: config.room.departure_timeout.unwrap_or(default.departure_timeout_s),
+        max_participants: config.room.max_participants,
+        enabled_codecs,
+        presets: default.presets,
+    }
+}
+
+fn ice_servers(config: &Config) -> Vec<IceServer> {
+    if config.rtc.stun_servers.is_empty() {
+        return Vec::new();
+    }
+    let urls = config.rtc.stun_servers.iter().map(|server| format!("stun:{server}")).collect();
+    vec![IceServer { urls, credential: IceCredential::None }]
+}

@@ -1,0 +1,159 @@
+//! The page at `/meet` and, for trying it out, its tokens.
+
+use crate::app::{App, respond};
+use axum::body::Body;
+use axum::http::{Response, StatusCode, header};
+use fanlight_livekit::http_rules::{Answer, HttpRequest};
+use fanlight_base::Now;
+use fanlight_livekit::token::{self, Grants, VideoGrant};
+use serde::{Deserialize, Serialize};
+
+/// A token for trying things out is good for so long.
+const TOKEN_LIFETIME_S: u64 = 6 * 3600;
+/// Names and rooms over this are refused with a sentence instead of failing at the join.
+const NAME_BYTES_MAX: usize = 256;
+
+#[derive(Deserialize)]
+struct Ask {
+    room: String,
+    name: String,
+}
+
+#[derive(Serialize)]
+struct Given {
+    token: String,
+    url: String,
+}
+
+/// `POST /meet/token`: a token for anybody on this machine; the caller has checked that it may be given.
+///
+/// A browser sends other sites' JSON posts only after a preflight, and this answer carries no CORS header, so that no
+/// other site can use it; a foreign `Origin` is refused besides.
+pub(crate) fn token(app: &App, http: &HttpRequest<'_>) -> Response<Body> {
+    if http.method != "POST" {
+        return respond(Answer::text(405, "POST {\"room\":…,\"name\":…} here").with("Allow", "POST"));
+    }
+    let host = http.header("host").unwrap_or_default();
+    if http.header("origin").is_some_and(|origin| !is_same_origin(origin, host)) {
+        return respond(Answer::text(403, "tokens are given to this server's own page only"));
+    }
+    let Ok(Ask { room, name }) = serde_json::from_slice(http.body) else {
+        return respond(Answer::text(400, "the body is not {\"room\":…,\"name\":…}"));
+    };
+    let (room, name) = (room.trim(), name.trim());
+    if room.is_empty() || name.is_empty() || room.len() > NAME_BYTES_MAX || name.len() > NAME_BYTES_MAX {
+        return respond(Answer::text(400, format!("room and name need 1 to {NAME_BYTES_MAX} bytes each")));
+    }
+    let now = (app.now)();
+    let grants = grants(room, name, now);
+    let keys = &app.server.keys;
+    let Some(token) =
+        keys.first().and_then(|(key, secret)| token::create(key, secret, &grants, now, TOKEN_LIFETIME_S))
+    else {
+        return respond(Answer::text(500, "no API key is configured"));
+    };
+    let given = Given { token: token.reveal().clone(), url: format!("ws://{host}") };
+    match serde_json::to_string(&given) {
+        Ok(body) => {
+            let answer = Answer::text(200, body);
+            respond(answer.with("Content-Type", "application/json").with("Cache-Control", "no-store"))
+        }
+        Err(error) => respond(Answer::text(500, error.to_string())),
+    }
+}
+
+/// Two people may have one name: the identity gets the time at which it was given behind it.
+fn grants(room: &str, name: &str, now: Now) -> Grants {
+    let video = VideoGrant {
+        room_join: true,
+        room: room.to_owned(),
+        can_update_own_metadata: Some(true),
+        ..VideoGrant::default()
+    };
+    let suffix = now.unix_ns / 1_000 % (1 << 24);
+    Grants { identity: format!("{name}-{suffix:06x}"), name: name.to_owned(), video: Some(video), ..Grants::default() }
+}
+
+fn is_same_origin(origin: &str, host: &str) -> bool {
+    origin.split_once("://").is_some_and(|(_, authority)| authority == host)
+}
+
+/// A file of the page; `None` when the path is not one of its.
+pub(crate) fn file(method: &str, path: &str) -> Option<Response<Body>> {
+    if path == "/meet" {
+        return Some(redirect("/meet/"));
+    }
+    let name = path.strip_prefix("/meet/")?;
+    if !matches!(method, "GET" | "HEAD") {
+        return Some(respond(Answer::text(405, "GET it").with("Allow", "GET, HEAD")));
+    }
+    let name = if name.is_empty() { "index.html" } else { name };
+    page::file(name)
+}
+
+fn redirect(to: &'static str) -> Response<Body> {
+    respond(Answer::empty(308).with("Location", to))
+}
+
+#[cfg(feature = "web")]
+mod page {
+    use super::{Body, Response, StatusCode, header};
+
+    #[derive(rust_embed::RustEmbed)]
+    #[folder = "../../web/dist"]
+    struct Dist;
+
+    pub(super) fn file(name: &str) -> Option<Response<Body>> {
+        let file = Dist::get(name)?;
+        // Vite puts a hash of the content into the names under assets/.
+        let cache = if name.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
+        Response::builder()
+            .status(StatusCode::OK)
+            .header(header::CONTENT_TYPE, mime(name))
+            .header(header::CACHE_CONTROL, cache)
+            .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+            .body(Body::from(file.data.into_owned()))
+            .ok()
+    }
+
+    fn mime(name: &str) -> &'static str {
+        match name.rsplit_once('.').map(|(_, extension)| extension) {
+            Some("html") => "text/html; charset=utf-8",
+            Some("js" | "mjs") => "text/javascript; charset=utf-8",
+            Some("css") => "text/css; charset=utf-8",
+            Some("svg") => "image/svg+xml",
+            Some("json" | "map") => "application/json",
+            Some("wasm") => "application/wasm",
+            _ => "application/octet-stream",
+        }
+    }
+}
+
+#[cfg(not(feature = "web"))]
+mod page {
+    use super::{Answer, Body, Response, respond};
+
+    pub(super) fn file(name: &str) -> Option<Response<Body>> {
+        let text = "this server was built without its page (--no-default-features)";
+        (name == "index.html").then(|| respond(Answer::text(404, text)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_pages_own_origin_is_the_same() {
+        assert!(is_same_origin("http://127.0.0.1:7880", "127.0.0.1:7880"));
+        assert!(!is_same_origin("http://evil.example", "127.0.0.1:7880"));
+        assert!(!is_same_origin("null", "127.0.0.1:7880"));
+    }
+
+    #[test]
+    fn paths_outside_the_page_are_not_its() {
+        assert!(file("GET", "/meeting").is_none());
+        assert!(file("GET", "/meet/../Cargo.toml").is_none());
+        assert_eq!(file("GET", "/meet").unwrap().status(), StatusCode::PERMANENT_REDIRECT);
+    }
+}

@@ -1,0 +1,98 @@
+//! Every maximum of the SFU, with its reason.
+
+use std::time::Duration;
+
+/// Participants of one room on one shard. Above this the broadcast of one change to everybody no longer fits a loop
+/// turn of a few milliseconds.
+pub const PARTICIPANTS_MAX: usize = 3_000;
+
+/// Rooms of one shard: bounds what a holder of a valid key can make us keep.
+pub const ROOMS_MAX: usize = 10_000;
+
+/// Tracks one participant publishes at a time. LiveKit's clients use four; load testers some dozens.
+pub const PUBLISHED_TRACKS_MAX: usize = 100;
+
+/// Tracks announced and not yet flowing (livekit.md §1.8).
+pub const PENDING_TRACKS_MAX: usize = 20;
+
+/// Announcements waiting for the end of an earlier track of the same client id (livekit.md §1.8).
+pub const QUEUED_PER_CID_MAX: usize = 3;
+
+/// Tracks one participant asks for, present or not.
+pub const SUBSCRIPTIONS_MAX: usize = 2_000;
+
+/// Lines of one publisher's allow list: one per participant of the largest room.
+pub const PERMISSIONS_MAX: usize = PARTICIPANTS_MAX;
+
+/// Bytes of a client's track id, a track's name or its stream name.
+pub const TRACK_TEXT_BYTES_MAX: usize = 256;
+
+/// Encodings of one codec; WebRTC simulcast has three.
+pub const LAYERS_MAX: usize = 8;
+
+/// Codecs announced for one track; clients send a first one and a backup.
+pub const TRACK_CODECS_MAX: usize = 8;
+
+/// Audio features of one track; LiveKit knows seven.
+pub const AUDIO_FEATURES_MAX: usize = 32;
+
+/// Bytes of a participant's metadata (LiveKit's `limit.max_metadata_size`).
+pub const METADATA_BYTES_MAX: usize = 512 << 10;
+
+/// Bytes of a participant's attributes, keys and values (LiveKit's `limit.max_attributes_size`).
+pub const ATTRIBUTES_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of a participant's name (LiveKit's `limit.max_participant_name_length`).
+pub const NAME_BYTES_MAX: usize = 256;
+
+/// Identities or sids one data packet may be addressed to; more is a broadcast in disguise.
+pub const DESTINATIONS_MAX: usize = 256;
+
+/// Bytes of a data packet (RFC 8841 §6.1 default, as LiveKit announces it).
+pub const DATA_BYTES_MAX: usize = 65_535;
+
+/// Remote candidates that wait for the transport they are for. Browsers with many interfaces send about 30.
+pub const WAITING_CANDIDATES_MAX: usize = 64;
+
+/// Offers and answers a participant sends within [`REQUESTS_WINDOW`]: negotiating costs most of all requests. Clients
+/// negotiate once for each change, and coalesce.
+pub const DESCRIPTIONS_PER_WINDOW_MAX: u32 = 300;
+
+/// Other requests a participant sends within [`REQUESTS_WINDOW`].
+pub const REQUESTS_PER_WINDOW_MAX: u32 = 5_000;
+
+/// Window of the two limits above.
+pub const REQUESTS_WINDOW: Duration = Duration::from_secs(10);
+
+/// A participant that is not active by then is sent away (livekit.md §2.1).
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a participant whose signalling broke off stays. Resuming a session is not offered, so a client comes back
+/// with a new join, which ends this session at once; the grace only spares the others a flicker when it does.
+pub const SIGNAL_GRACE: Duration = Duration::from_secs(5);
+
+/// An offer of ours that is not answered by then ends the session with a full reconnect (livekit.md §2.1).
+pub const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Changes of participants that do not publish are told in batches (livekit.md §1.9).
+pub const UPDATE_INTERVAL: Duration = Duration::from_secs(3);
+
+/// The room's counts are told at most this often (livekit.md §1.9).
+pub const COUNTS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A new token for reconnecting (livekit.md §1.3).
+pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Counters of every track go to the record this often.
+pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Refusals of one kind towards one participant are told once in this time, with their number.
+pub const REFUSALS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Tuples learnt for one transport. The transport announces no more (`transport::limits::ANNOUNCED_TUPLES_MAX`); over
+/// that the oldest is forgotten, which costs the client one STUN check.
+pub const TUPLES_PER_TRANSPORT_MAX: usize = 64;
+
+/// Rounds of events within one drain of a room. Each round handles what the one before caused; two suffice, and a
+/// loop that does not end would stop the shard.
+pub const DRAIN_ROUNDS_MAX: usize = 64;

@@ -1,0 +1,142 @@
+//! Telling participants of each other and of their room.
+
+use crate::ctx::Ctx;
+use crate::limits::REFRESH_INTERVAL;
+use crate::model::{DisconnectReason, ParticipantInfo, ParticipantState};
+use crate::output::Signal;
+use crate::room::{Counts, Room};
+use crate::timers::Timer;
+use fanlight_base::PeerKey;
+
+/// From this protocol on a client knows its peers by identity and is not told that a replaced session ended.
+const PROTOCOL_IDENTITY_RECONNECT: u32 = 12;
+
+/// A change that waits for the next batch.
+#[derive(Debug)]
+pub(crate) enum Untold {
+    /// Of somebody who is there; told as it is then.
+    Changed(PeerKey),
+    /// Of somebody who is gone.
+    Gone(Box<ParticipantInfo>),
+}
+
+impl Room {
+    /// A participant changed: raises its version and tells at once if it publishes, else with the next batch.
+    pub(crate) fn changed(&mut self, ctx: &mut Ctx<'_>, peer: PeerKey) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        entry.version += 1;
+        if entry.is_publisher {
+            self.tell_now(ctx, peer);
+            return;
+        }
+        let waits = self.untold.iter().any(|untold| matches!(untold, Untold::Changed(other) if *other == peer));
+        if !waits {
+            self.untold.push(Untold::Changed(peer));
+            self.start_updates(ctx.mono());
+        }
+    }
+
+    /// A participant changed in a way that everybody hears at once.
+    pub(crate) fn changed_now(&mut self, ctx: &mut Ctx<'_>, peer: PeerKey) {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.version += 1;
+            self.tell_now(ctx, peer);
+        }
+    }
+
+    fn tell_now(&mut self, ctx: &mut Ctx<'_>, peer: PeerKey) {
+        self.untold.retain(|untold| !matches!(untold, Untold::Changed(other) if *other == peer));
+        let Some(entry) = self.peers.get(&peer) else { return };
+        let info = entry.info();
+        if entry.permission.hidden {
+            self.signal(ctx, peer, Signal::Participants(vec![info]));
+            return;
+        }
+        for receiver in self.listeners() {
+            self.signal(ctx, receiver, Signal::Participants(vec![info.clone()]));
+        }
+    }
+
+    /// Somebody is gone: those who knew of it are told, at once if it published.
+    pub(crate) fn tell_gone(&mut self, ctx: &mut Ctx<'_>, info: ParticipantInfo) {
+        if info.permission.hidden {
+            return;
+        }
+        if !info.is_publisher {
+            self.untold.push(Untold::Gone(Box::new(info)));
+            self.start_updates(ctx.mono());
+            return;
+        }
+        for receiver in self.listeners() {
+            if self.hears_of(receiver, &info) {
+                self.signal(ctx, receiver, Signal::Participants(vec![info.clone()]));
+            }
+        }
+    }
+
+    /// Tells everybody what changed since the last batch.
+    pub(crate) fn tell_untold(&mut self, ctx: &mut Ctx<'_>) {
+        let mut infos: Vec<(PeerKey, bool, ParticipantInfo)> = Vec::new();
+        for untold in std::mem::take(&mut self.untold) {
+            match untold {
+                Untold::Changed(peer) => {
+                    if let Some(entry) = self.peers.get(&peer) {
+                        infos.push((peer, entry.permission.hidden, entry.info()));
+                    }
+                }
+                Untold::Gone(info) => infos.push((PeerKey(u64::MAX), false, *info)),
+            }
+        }
+        for receiver in self.listeners() {
+            let visible = infos.iter().filter(|(peer, hidden, info)| {
+                (!hidden || *peer == receiver) && self.hears_of(receiver, info)
+            });
+            let visible: Vec<ParticipantInfo> = visible.map(|(_, _, info)| info.clone()).collect();
+            if !visible.is_empty() {
+                self.signal(ctx, receiver, Signal::Participants(visible));
+            }
+        }
+    }
+
+    /// Who has got its join and can be told of others.
+    fn listeners(&self) -> Vec<PeerKey> {
+        let joined = self.peers.values().filter(|peer| peer.state >= ParticipantState::Joined && peer.signal_open);
+        joined.map(|peer| peer.key).collect()
+    }
+
+    /// A replaced session is not told to clients that know their peers by identity.
+    fn hears_of(&self, receiver: PeerKey, info: &ParticipantInfo) -> bool {
+        info.disconnect_reason != Some(DisconnectReason::DuplicateIdentity)
+            || self.peers.get(&receiver).is_some_and(|peer| peer.protocol < PROTOCOL_IDENTITY_RECONNECT)
+    }
+
+    /// Counts participants and publishers anew; tells everybody if they changed, or if asked to.
+    pub(crate) fn count(&mut self, ctx: &mut Ctx<'_>, tick: bool) {
+        let counted = self.peers.values().filter(|peer| peer.state >= ParticipantState::Joined && peer.counts());
+        let (mut participants, mut publishers) = (0, 0);
+        for peer in counted {
+            participants += 1;
+            publishers += u32::from(peer.is_publisher);
+        }
+        let recording = self.peers.values().any(|peer| peer.state >= ParticipantState::Joined && peer.is_recorder());
+        let counts = Counts { participants, publishers, recording };
+        let first_tick = tick && !self.counts_told;
+        self.counts_told |= tick;
+        if counts == self.counts && !first_tick {
+            return;
+        }
+        self.counts = counts;
+        let info = self.info();
+        for receiver in self.listeners() {
+            self.signal(ctx, receiver, Signal::Room(Box::new(info.clone())));
+        }
+    }
+
+    /// Hands out a token for reconnecting, now and again later.
+    pub(crate) fn refresh_token(&mut self, ctx: &mut Ctx<'_>, peer: PeerKey) {
+        let Some(entry) = self.peers.get(&peer) else { return };
+        let info = entry.info();
+        self.signal(ctx, peer, Signal::RefreshToken(Box::new(info)));
+        self.timers.set(Timer::RefreshToken(peer), ctx.mono() + REFRESH_INTERVAL);
+    }
+}

@@ -1,0 +1,210 @@
+//! UDP sockets with GSO and GRO.
+
+use fanlight_base::{Addresses, Protocol, Run};
+use mio::net::UdpSocket;
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use socket2::{Domain, Socket, Type};
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+
+/// Asked of the kernel for each direction. A 1 Gbit/s burst of 100 ms is 12 MB; LiveKit asks for 16 MiB too.
+const BUFFER_BYTES: usize = 16 << 20;
+/// Below this a burst of key frames is lost before we see it; LiveKit warns below 5 MB too.
+const BUFFER_WARN_BYTES: usize = 5_000_000;
+/// Room for one GRO receive.
+const RECEIVE_BYTES: usize = 65_535;
+
+/// A bound socket and the address it is announced under.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// What candidates say; differs from `bound` behind a one-to-one NAT.
+    pub announced: SocketAddr,
+    /// What the socket is bound to.
+    pub bound: SocketAddr,
+    socket: UdpSocket,
+}
+
+/// A UDP socket could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum UdpError {
+    /// Binding failed.
+    #[error("cannot bind UDP {address}: {source}; choose another rtc.udp_port or end what holds it")]
+    Bind {
+        /// Which address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The socket cannot be set up.
+    #[error("cannot set up the UDP socket {address}: {source}")]
+    Setup {
+        /// Which address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Binds a non-blocking socket that is announced as `announced`; a zero port there takes the bound one.
+pub fn bind(bound: SocketAddr, announced: SocketAddr) -> Result<Endpoint, UdpError> {
+    let open = || -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(bound), Type::DGRAM, None)?;
+        if bound.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&bound.into())?;
+        Ok(socket)
+    };
+    let socket = open().map_err(|source| UdpError::Bind { address: bound, source })?;
+    let socket = UdpSocket::from_std(socket.into());
+    let bound = socket.local_addr().map_err(|source| UdpError::Setup { address: bound, source })?;
+    let announced =
+        if announced.port() == 0 { SocketAddr::new(announced.ip(), bound.port()) } else { announced };
+    Ok(Endpoint { announced, bound, socket })
+}
+
+/// An [`Endpoint`] in use by a worker.
+pub(crate) struct Udp {
+    pub(crate) announced: SocketAddr,
+    pub(crate) bound: SocketAddr,
+    pub(crate) socket: UdpSocket,
+    state: UdpSocketState,
+    buffer: Vec<u8>,
+    metas: [RecvMeta; BATCH_SIZE],
+}
+
+/// What one send did.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sent {
+    pub(crate) calls: u64,
+    pub(crate) packets: u64,
+    pub(crate) blocked: u64,
+}
+
+impl Udp {
+    pub(crate) fn new(endpoint: Endpoint) -> Result<Self, UdpError> {
+        let Endpoint { announced, bound, socket } = endpoint;
+        let setup = |source| UdpError::Setup { address: bound, source };
+        let state = UdpSocketState::new(UdpSockRef::from(&socket)).map_err(setup)?;
+        for set in [UdpSocketState::set_recv_buffer_size, UdpSocketState::set_send_buffer_size] {
+            set(&state, UdpSockRef::from(&socket), BUFFER_BYTES).map_err(setup)?;
+        }
+        let received = state.recv_buffer_size(UdpSockRef::from(&socket)).map_err(setup)?;
+        if received < BUFFER_WARN_BYTES {
+            tracing::warn!(
+                address = %bound,
+                bytes = received,
+                "the kernel gives a small UDP receive buffer; raise it: sysctl -w net.core.rmem_max={BUFFER_BYTES}"
+            );
+        }
+        Ok(Self {
+            announced,
+            bound,
+            socket,
+            state,
+            buffer: vec![0; RECEIVE_BYTES * BATCH_SIZE],
+            metas: [RecvMeta::default(); BATCH_SIZE],
+        })
+    }
+
+    /// Receives once; hands every datagram to `each` and tells how many there were. `WouldBlock` when there are none.
+    pub(crate) fn receive(&mut self, mut each: impl FnMut(Addresses, &mut [u8])) -> io::Result<u64> {
+        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] = {
+            let mut chunks = self.buffer.chunks_mut(RECEIVE_BYTES);
+            std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()))
+        };
+        let count = self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut self.metas)?;
+        let mut datagrams = 0;
+        for (meta, chunk) in self.metas.iter().zip(self.buffer.chunks_mut(RECEIVE_BYTES)).take(count) {
+            let addresses = Addresses { local: self.announced, remote: meta.addr, protocol: Protocol::Udp };
+            let Some(bytes) = chunk.get_mut(..meta.len) else { continue };
+            for datagram in bytes.chunks_mut(meta.stride.max(1)) {
+                datagrams += 1;
+                each(addresses, datagram);
+            }
+        }
+        Ok(datagrams)
+    }
+
+    /// Sends a run, in one call where the kernel segments, else in as many as it takes.
+    pub(crate) fn send(&self, run: &Run) -> Sent {
+        let mut sent = Sent::default();
+        let per_call = self.state.max_gso_segments().max(1);
+        let chunk_bytes = run.segment_bytes().saturating_mul(per_call).max(1);
+        for contents in run.bytes().chunks(chunk_bytes) {
+            let packets = contents.len().div_ceil(run.segment_bytes().max(1)) as u64;
+            let transmit = Transmit {
+                destination: run.addresses.remote,
+                ecn: None,
+                contents,
+                segment_size: Some(run.segment_bytes()),
+                src_ip: None,
+            };
+            sent.calls += 1;
+            match self.state.send(UdpSockRef::from(&self.socket), &transmit) {
+                Ok(()) => sent.packets += packets,
+                Err(_) => sent.blocked += packets,
+            }
+        }
+        sent
+    }
+}
+
+/// Packets the kernel dropped for full receive buffers of UDP sockets bound to `port`, from `/proc/net/udp`; `None`
+/// where there is no such file.
+pub(crate) fn kernel_drops(ports: &[u16]) -> Option<u64> {
+    let mut drops = 0u64;
+    let v4 = std::fs::read_to_string("/proc/net/udp").ok()?;
+    let v6 = std::fs::read_to_string("/proc/net/udp6").unwrap_or_default();
+    for line in v4.lines().chain(v6.lines()) {
+        drops = drops.saturating_add(drops_of_line(line, ports).unwrap_or(0));
+    }
+    Some(drops)
+}
+
+fn drops_of_line(line: &str, ports: &[u16]) -> Option<u64> {
+    let mut columns = line.split_whitespace();
+    let local = columns.nth(1)?;
+    let port = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;
+    if !ports.contains(&port) {
+        return None;
+    }
+    columns.next_back()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_are_read_from_the_last_column_of_our_port() {
+        let line = "  123: 0100007F:1ECA 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 99 2 0000 42";
+        assert_eq!(drops_of_line(line, &[7882]), Some(42));
+        assert_eq!(drops_of_line(line, &[7883]), None);
+        assert_eq!(drops_of_line("  sl  local_address rem_address", &[7882]), None);
+    }
+
+    #[test]
+    fn a_run_arrives_as_its_packets() {
+        use fanlight_base::{RunHint, SendBatch};
+        let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let (a, b) = (bind(loopback, loopback).unwrap(), bind(loopback, loopback).unwrap());
+        let (a, mut b) = (Udp::new(a).unwrap(), Udp::new(b).unwrap());
+        let addresses = Addresses { local: a.announced, remote: b.announced, protocol: Protocol::Udp };
+        let mut batch = SendBatch::new();
+        let mut hint = RunHint::default();
+        for (byte, len) in [(1u8, 100), (2, 100), (3, 60)] {
+            batch.push(addresses, &mut hint, len).fill(byte);
+        }
+        let sent = a.send(&batch.runs()[0]);
+        assert_eq!((sent.packets, sent.blocked), (3, 0));
+        let mut got = Vec::new();
+        while got.len() < 3 {
+            let _ = b.receive(|from, datagram| got.push((from.remote, datagram.to_vec())));
+        }
+        let expected: Vec<_> =
+            [(1u8, 100), (2, 100), (3, 60)].map(|(byte, len)| (a.announced, vec![byte; len])).into();
+        assert_eq!(got, expected);
+    }
+}

@@ -1,0 +1,442 @@
+//! The loop of a media thread.
+
+use crate::clock::Clock;
+use crate::counters::{Counters, ShardCounters};
+use crate::tcp::Connection;
+use crate::udp::{Endpoint, Udp, UdpError, kernel_drops};
+use fanlight_base::{Addresses, Mono, Now, PeerKey, Protocol, RoomSid, SendBatch};
+use fanlight_events::Event;
+use fanlight_sfu::Sfu;
+use fanlight_sfu::input::Command;
+use fanlight_sfu::model::DisconnectReason;
+use fanlight_sfu::output::{Output, Signal};
+use mio::{Events, Interest, Poll, Token, Waker};
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SendError, SyncSender, TryRecvError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Commands that may wait for the shard; the sender waits when there are more. A join is three commands, and a shard
+/// takes a few hundred joins a second.
+const COMMANDS_MAX: usize = 4096;
+/// Commands handled in one turn, so that media waits at most some milliseconds for them.
+const COMMANDS_PER_TURN: usize = 64;
+/// Receive calls of one socket in one turn: with GRO up to 64 datagrams each, about 2 ms of work.
+const RECEIVES_PER_TURN: usize = 16;
+/// ICE-TCP connections of one shard.
+const CONNECTIONS_MAX: usize = 16_384;
+/// How often the kernel's drop counter is read: a file read that walks all UDP sockets of the machine.
+const KERNEL_DROPS_EVERY: Duration = Duration::from_secs(5);
+
+/// How soon a value is offered again to a full control queue.
+const RETRY_AFTER: Duration = Duration::from_millis(1);
+
+const WAKE: Token = Token(usize::MAX);
+const FIRST_CONNECTION: usize = 1 << 16;
+
+/// What reaches a shard from other threads.
+#[derive(Debug)]
+pub enum Message {
+    /// For the core.
+    Command(Command),
+    /// An ICE-TCP connection and what was already read from it.
+    Connection {
+        /// Non-blocking.
+        stream: std::net::TcpStream,
+        /// The local address is the announced one.
+        addresses: Addresses,
+        /// Bytes already read.
+        first: Vec<u8>,
+    },
+    /// Ends the thread after one last drain.
+    Stop,
+}
+
+/// What a shard tells `control`.
+#[derive(Debug)]
+pub enum Control {
+    /// A session is over.
+    Left {
+        /// Whose.
+        peer: PeerKey,
+        /// Why.
+        reason: DisconnectReason,
+    },
+    /// A participant is active.
+    Active {
+        /// Who.
+        peer: PeerKey,
+    },
+    /// A room is gone.
+    RoomClosed {
+        /// Which.
+        room: RoomSid,
+    },
+}
+
+/// Where a shard's outputs go. None of these may wait.
+pub struct Sinks {
+    /// A signal for a connection; `false` when it is gone or too slow.
+    pub signal: Box<dyn FnMut(PeerKey, Signal) -> bool + Send>,
+    /// For `control`; gives the value back when its queue is full, and gets it again in the next turn.
+    pub control: Box<dyn FnMut(Control) -> Result<(), Control> + Send>,
+    /// For the store; `false` when its queue is full.
+    pub event: Box<dyn FnMut(Event) -> bool + Send>,
+}
+
+/// A shard could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    /// A socket.
+    #[error(transparent)]
+    Udp(#[from] UdpError),
+    /// The poll or the thread.
+    #[error("cannot start a media thread: {0}")]
+    Start(#[from] io::Error),
+}
+
+/// A way to reach a running shard.
+#[derive(Debug, Clone)]
+pub struct ShardHandle {
+    messages: SyncSender<Message>,
+    waker: Arc<Waker>,
+}
+
+/// The shard is gone.
+#[derive(Debug, thiserror::Error)]
+#[error("the media thread has ended")]
+pub struct Gone;
+
+impl ShardHandle {
+    /// Hands a message over; waits while the queue is full.
+    pub fn send(&self, message: Message) -> Result<(), Gone> {
+        self.messages.send(message).map_err(|SendError(_)| Gone)?;
+        self.waker.wake().map_err(|_| Gone)
+    }
+}
+
+/// A running media thread.
+#[derive(Debug)]
+pub struct Shard {
+    /// For commands and connections.
+    pub handle: ShardHandle,
+    /// What it counts.
+    pub counters: Counters,
+    thread: JoinHandle<()>,
+}
+
+impl Shard {
+    /// Starts a thread around `sfu` that serves `endpoints`.
+    pub fn start(
+        name: String,
+        sfu: Sfu,
+        clock: Clock,
+        endpoints: Vec<Endpoint>,
+        sinks: Sinks,
+    ) -> Result<Self, ShardError> {
+        let poll = Poll::new()?;
+        let mut sockets = Vec::with_capacity(endpoints.len());
+        for (index, endpoint) in endpoints.into_iter().enumerate() {
+            let mut udp = Udp::new(endpoint)?;
+            poll.registry().register(&mut udp.socket, Token(index), Interest::READABLE)?;
+            sockets.push(udp);
+        }
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        let (sender, messages) = sync_channel(COMMANDS_MAX);
+        let counters = Counters::default();
+        let worker = Worker {
+            sfu,
+            clock,
+            poll,
+            sockets,
+            connections: FxHashMap::default(),
+            by_addresses: FxHashMap::default(),
+            next_connection: FIRST_CONNECTION,
+            messages,
+            batch: SendBatch::new(),
+            sinks,
+            undelivered: VecDeque::new(),
+            hurry: false,
+            counters: ShardCounters::default(),
+            published: counters.clone(),
+            kernel_drops_base: None,
+            kernel_drops_due: Mono::default(),
+        };
+        let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
+        Ok(Self { handle: ShardHandle { messages: sender, waker }, counters, thread })
+    }
+
+    /// Ends the thread and waits for it; `false` when it had panicked.
+    pub fn stop(self) -> bool {
+        // A shard that is already gone has nothing left to be told.
+        let _ = self.handle.send(Message::Stop);
+        self.thread.join().is_ok()
+    }
+}
+
+struct Worker {
+    sfu: Sfu,
+    clock: Clock,
+    poll: Poll,
+    sockets: Vec<Udp>,
+    connections: FxHashMap<usize, Connection>,
+    by_addresses: FxHashMap<Addresses, usize>,
+    next_connection: usize,
+    messages: Receiver<Message>,
+    batch: SendBatch,
+    sinks: Sinks,
+    /// Bounded by what it holds: at most two values for a peer, one for a room.
+    undelivered: VecDeque<Control>,
+    /// More messages wait than one turn takes.
+    hurry: bool,
+    counters: ShardCounters,
+    published: Counters,
+    kernel_drops_base: Option<u64>,
+    kernel_drops_due: Mono,
+}
+
+impl Worker {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(256);
+        let mut deadline = Mono::default();
+        let mut more = Vec::new();
+        loop {
+            let hurry = std::mem::take(&mut self.hurry) || !more.is_empty();
+            let wait = if !self.undelivered.is_empty() {
+                RETRY_AFTER.min(deadline.since(self.clock.now().mono()))
+            } else if !hurry {
+                deadline.since(self.clock.now().mono())
+            } else {
+                Duration::ZERO
+            };
+            if let Err(error) = self.poll.poll(&mut events, Some(wait)) {
+                if error.kind() == io::ErrorKind::Interrupted {
+                    continue;
+                }
+                tracing::error!(%error, "the media thread cannot wait for its sockets and ends");
+                return;
+            }
+            let now = self.clock.now();
+            self.counters.turns += 1;
+            let stop = self.take_messages(now);
+            let ready: Vec<usize> = std::mem::take(&mut more)
+                .into_iter()
+                .chain(events.iter().map(|event| event.token().0))
+                .collect();
+            for token in ready {
+                if self.receive(now, token) && !more.contains(&token) {
+                    more.push(token);
+                }
+            }
+            let started = Instant::now();
+            if now.mono() >= deadline {
+                self.sfu.handle_timeout(now, &mut self.batch);
+            }
+            deadline = self.drain();
+            self.counters.core_ns += nanos(started);
+            self.flush();
+            self.housekeeping(now);
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// Feeds waiting messages to the core; `true` when the thread is to end.
+    fn take_messages(&mut self, now: Now) -> bool {
+        for _ in 0..COMMANDS_PER_TURN {
+            match self.messages.try_recv() {
+                Ok(Message::Command(command)) => {
+                    let started = Instant::now();
+                    self.sfu.handle_command(now, command);
+                    self.counters.core_ns += nanos(started);
+                }
+                Ok(Message::Connection { stream, addresses, first }) => {
+                    self.connect(now, stream, addresses, first)
+                }
+                Ok(Message::Stop) | Err(TryRecvError::Disconnected) => return true,
+                Err(TryRecvError::Empty) => return false,
+            }
+        }
+        self.hurry = true;
+        false
+    }
+
+    fn connect(&mut self, now: Now, stream: std::net::TcpStream, addresses: Addresses, first: Vec<u8>) {
+        if self.connections.len() >= CONNECTIONS_MAX {
+            self.counters.tcp_dropped += 1;
+            return;
+        }
+        let mut stream = mio::net::TcpStream::from_std(stream);
+        let token = self.next_connection;
+        self.next_connection += 1;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if self.poll.registry().register(&mut stream, Token(token), interest).is_err() {
+            self.counters.tcp_dropped += 1;
+            return;
+        }
+        self.by_addresses.insert(addresses, token);
+        self.connections.insert(token, Connection::new(addresses, stream, first));
+        self.receive_tcp(now, token);
+    }
+
+    /// Reads from what is ready; `true` when there is more than one turn may take.
+    fn receive(&mut self, now: Now, token: usize) -> bool {
+        if token >= FIRST_CONNECTION {
+            if token != WAKE.0 {
+                self.receive_tcp(now, token);
+            }
+            return false;
+        }
+        let Some(socket) = self.sockets.get_mut(token) else { return false };
+        let started = Instant::now();
+        let mut core_ns = 0;
+        let mut drained = false;
+        for _ in 0..RECEIVES_PER_TURN {
+            let (sfu, batch, counters) = (&mut self.sfu, &mut self.batch, &mut self.counters);
+            let received = socket.receive(|addresses, datagram| {
+                counters.udp_bytes_in += datagram.len() as u64;
+                let started = Instant::now();
+                sfu.handle_datagram(now, addresses, datagram, batch);
+                core_ns += nanos(started);
+            });
+            match received {
+                Ok(datagrams) => {
+                    self.counters.udp_receives += 1;
+                    self.counters.udp_packets_in += datagrams;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    drained = true;
+                    break;
+                }
+                // An ICMP error of an earlier send; the datagrams behind it are still there.
+                Err(_) => {}
+            }
+        }
+        self.counters.core_ns += core_ns;
+        self.counters.socket_ns += nanos(started).saturating_sub(core_ns);
+        !drained
+    }
+
+    fn receive_tcp(&mut self, now: Now, token: usize) {
+        let Some(connection) = self.connections.get_mut(&token) else { return };
+        let (sfu, batch) = (&mut self.sfu, &mut self.batch);
+        let result = connection
+            .receive(|addresses, frame| sfu.handle_datagram(now, addresses, frame, batch))
+            .and_then(|frames| connection.flush().map(|()| frames));
+        match result {
+            Ok(frames) => self.counters.tcp_frames_in += frames,
+            Err(_) => self.disconnect(token),
+        }
+    }
+
+    fn disconnect(&mut self, token: usize) {
+        if let Some(mut connection) = self.connections.remove(&token) {
+            self.by_addresses.remove(&connection.addresses);
+            // The stream closes with the connection; a failed deregistration changes nothing.
+            let _ = self.poll.registry().deregister(&mut connection.stream);
+        }
+    }
+
+    /// Empties the core; the time at which it wants to be called again comes back.
+    fn drain(&mut self) -> Mono {
+        while let Some(note) = self.undelivered.pop_front() {
+            if let Err(note) = (self.sinks.control)(note) {
+                self.undelivered.push_front(note);
+                break;
+            }
+        }
+        loop {
+            match self.sfu.poll_output(&mut self.batch) {
+                Output::Signal(peer, signal) => {
+                    if !(self.sinks.signal)(peer, *signal) {
+                        self.counters.signals_refused += 1;
+                    }
+                }
+                Output::Event(event) => {
+                    if !(self.sinks.event)(*event) {
+                        self.counters.events_refused += 1;
+                    }
+                }
+                Output::Left { peer, reason } => self.tell(Control::Left { peer, reason }),
+                Output::Active { peer } => self.tell(Control::Active { peer }),
+                Output::RoomClosed { room } => self.tell(Control::RoomClosed { room: *room }),
+                Output::Timeout(deadline, _why) => return deadline,
+            }
+        }
+    }
+
+    fn tell(&mut self, note: Control) {
+        if !self.undelivered.is_empty() {
+            self.undelivered.push_back(note);
+        } else if let Err(note) = (self.sinks.control)(note) {
+            self.undelivered.push_back(note);
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let started = Instant::now();
+        let mut slow = Vec::new();
+        for run in self.batch.runs().iter().filter(|run| run.segments() > 0) {
+            match run.addresses.protocol {
+                Protocol::Udp => {
+                    let Some(socket) =
+                        self.sockets.iter().find(|socket| socket.announced == run.addresses.local)
+                    else {
+                        self.counters.unroutable += run.segments() as u64;
+                        continue;
+                    };
+                    let sent = socket.send(run);
+                    self.counters.udp_sends += sent.calls;
+                    self.counters.udp_packets_out += sent.packets;
+                    self.counters.udp_blocked += sent.blocked;
+                    self.counters.udp_bytes_out += run.bytes().len() as u64;
+                }
+                Protocol::Tcp => {
+                    let Some(token) = self.by_addresses.get(&run.addresses).copied() else {
+                        self.counters.unroutable += run.segments() as u64;
+                        continue;
+                    };
+                    let Some(connection) = self.connections.get_mut(&token) else { continue };
+                    for packet in run.packets() {
+                        if connection.send(packet) {
+                            self.counters.tcp_frames_out += 1;
+                        } else {
+                            self.counters.tcp_dropped += 1;
+                        }
+                    }
+                    if connection.flush().is_err() {
+                        slow.push(token);
+                    }
+                }
+            }
+        }
+        self.batch.clear();
+        for token in slow {
+            self.disconnect(token);
+        }
+        self.counters.socket_ns += nanos(started);
+    }
+
+    fn housekeeping(&mut self, now: Now) {
+        if now.mono() >= self.kernel_drops_due {
+            self.kernel_drops_due = now.mono() + KERNEL_DROPS_EVERY;
+            let ports: Vec<u16> = self.sockets.iter().map(|socket| socket.bound.port()).collect();
+            if let Some(drops) = kernel_drops(&ports) {
+                let base = *self.kernel_drops_base.get_or_insert(drops);
+                self.counters.udp_kernel_drops = drops.saturating_sub(base);
+            }
+        }
+        self.published.publish(&self.counters);
+    }
+}
+
+fn nanos(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,206 @@
+//! Reading the record, also while a server writes it: a second connection that only reads. In WAL mode neither waits for
+//! the other.
+
+use crate::DATABASE_FILE;
+use crate::sqlite::{COUNTERS, VERSION, read_counters, version};
+use fanlight_base::RoomSid;
+use fanlight_events::{Direction, Kind};
+use fanlight_telemetry::Report;
+use fanlight_telemetry::report::{ParticipantReport, RoomReport, TimelineReport, TrackReport};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A reader waits only while a database is opened or recovered by another process.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// There is no database.
+    #[error("{0}: no such file; name the server's data directory with --data-dir")]
+    NoDatabase(PathBuf),
+    /// It was written by another version.
+    #[error("{path}: schema version {found}, this program reads {known}")]
+    Version {
+        /// The database.
+        path: PathBuf,
+        /// Version found.
+        found: u32,
+        /// Version known.
+        known: u32,
+    },
+    /// Nothing of that name is on record.
+    #[error("no room with name or sid {room:?} in {path}")]
+    NotFound {
+        /// What was asked for.
+        room: String,
+        /// The database.
+        path: PathBuf,
+    },
+    /// SQLite refused.
+    #[error("{path}: {error}")]
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        error: rusqlite::Error,
+    },
+}
+
+/// Everything on record of the rooms with this name, or of the one with this sid, as of one moment.
+pub fn report(dir: &Path, room: &str) -> Result<Report, ReportError> {
+    let path = dir.join(DATABASE_FILE);
+    if !path.is_file() {
+        return Err(ReportError::NoDatabase(path));
+    }
+    let sqlite = |error| ReportError::Sqlite { path: path.clone(), error };
+    let mut connection = connect(&path).map_err(sqlite)?;
+    let found = version(&connection).map_err(sqlite)?;
+    if found != VERSION {
+        return Err(ReportError::Version { path, found, known: VERSION });
+    }
+    let report = read(&mut connection, room).map_err(sqlite)?;
+    if report.rooms.is_empty() {
+        return Err(ReportError::NotFound { room: room.to_owned(), path });
+    }
+    Ok(report)
+}
+
+fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(connection)
+}
+
+fn read(connection: &mut Connection, room: &str) -> Result<Report, rusqlite::Error> {
+    // One transaction: what is read belongs to one moment.
+    let snapshot = connection.transaction()?;
+    let seen_ms =
+        snapshot.query_row("SELECT seen_ms FROM heartbeat", [], |row| unsigned(row, 0)).optional()?;
+    let mut statement = snapshot.prepare(
+        "SELECT sid, name, started_ms, ended_ms, reason FROM rooms WHERE name = ?1 OR sid = ?1
+         ORDER BY started_ms, sid",
+    )?;
+    let mut rooms = statement.query_map([room], room_row)?.collect::<Result<Vec<_>, _>>()?;
+    for room in &mut rooms {
+        room.participants = participants(&snapshot, &room.sid)?;
+        room.timeline = timeline(&snapshot, room)?;
+    }
+    Ok(Report { rooms, seen_ms })
+}
+
+fn room_row(row: &Row<'_>) -> Result<RoomReport, rusqlite::Error> {
+    Ok(RoomReport {
+        sid: row.get::<_, String>(0)?.into(),
+        name: row.get::<_, String>(1)?.into(),
+        started_ms: unsigned(row, 2)?,
+        ended_ms: optional(row, 3)?,
+        reason: row.get(4)?,
+        participants: Vec::new(),
+        timeline: Vec::new(),
+    })
+}
+
+fn participants(connection: &Connection, room: &RoomSid) -> Result<Vec<ParticipantReport>, rusqlite::Error> {
+    let mut statement = connection.prepare(
+        "SELECT sid, identity, joined_ms, left_ms, reason, client, connect_ms, connection_type
+         FROM participants WHERE room_sid = ?1 ORDER BY joined_ms, sid",
+    )?;
+    let rows = statement.query_map([room.as_str()], |row| {
+        Ok(ParticipantReport {
+            sid: row.get::<_, String>(0)?.into(),
+            identity: row.get::<_, String>(1)?.into(),
+            joined_ms: unsigned(row, 2)?,
+            left_ms: optional(row, 3)?,
+            reason: row.get(4)?,
+            client: serde_json::from_str(&row.get::<_, String>(5)?).unwrap_or_default(),
+            tracks: Vec::new(),
+            connect_ms: optional(row, 6)?,
+            connection_type: row.get(7)?,
+        })
+    })?;
+    let mut participants = rows.collect::<Result<Vec<_>, _>>()?;
+    tracks(connection, room, &mut participants)?;
+    Ok(participants)
+}
+
+/// All tracks of a room in one query, handed to their participants.
+fn tracks(
+    connection: &Connection,
+    room: &RoomSid,
+    participants: &mut [ParticipantReport],
+) -> Result<(), rusqlite::Error> {
+    let mut statement = connection.prepare(&format!(
+        "SELECT participant_sid, sid, direction, kind, source, codec, started_ms, ended_ms, counters_ms, peak_bps,
+                publisher_sid, {}, layers
+         FROM tracks WHERE room_sid = ?1 ORDER BY started_ms, id",
+        COUNTERS.join(", ")
+    ))?;
+    let mut places: Vec<usize> = (0..participants.len()).collect();
+    places.sort_by(|a, b| participants[*a].sid.cmp(&participants[*b].sid));
+    let mut rows = statement.query([room.as_str()])?;
+    while let Some(row) = rows.next()? {
+        let participant: String = row.get(0)?;
+        let place = places.binary_search_by(|place| participants[*place].sid.as_str().cmp(&participant));
+        if let Ok(place) = place {
+            participants[places[place]].tracks.push(track_row(row)?);
+        }
+    }
+    Ok(())
+}
+
+fn track_row(row: &Row<'_>) -> Result<TrackReport, rusqlite::Error> {
+    Ok(TrackReport {
+        sid: row.get::<_, String>(1)?.into(),
+        direction: match row.get_ref(2)?.as_str()? {
+            "publish" => Direction::Publish,
+            _ => Direction::Subscribe,
+        },
+        kind: match row.get_ref(3)?.as_str()? {
+            "audio" => Some(Kind::Audio),
+            "video" => Some(Kind::Video),
+            _ => None,
+        },
+        source: row.get(4)?,
+        codec: row.get(5)?,
+        started_ms: unsigned(row, 6)?,
+        ended_ms: optional(row, 7)?,
+        counters_ms: optional(row, 8)?,
+        peak_bps: unsigned(row, 9)?,
+        publisher: row.get::<_, String>(10)?.into(),
+        counters: read_counters(row, 11)?,
+    })
+}
+
+/// The room's own events, and those of the whole node while it lasted: what was refused may have been this room's.
+fn timeline(connection: &Connection, room: &RoomReport) -> Result<Vec<TimelineReport>, rusqlite::Error> {
+    let mut statement = connection.prepare(
+        "SELECT t_ms, event, participant_sid, track_sid, fields, id FROM timeline WHERE room_sid = ?1
+         UNION ALL
+         SELECT t_ms, event, participant_sid, track_sid, fields, id FROM timeline
+         WHERE room_sid = '' AND t_ms BETWEEN ?2 AND ?3
+         ORDER BY t_ms, id",
+    )?;
+    let from_ms = i64::try_from(room.started_ms).unwrap_or(i64::MAX);
+    let until_ms = room.ended_ms.and_then(|ms| i64::try_from(ms).ok()).unwrap_or(i64::MAX);
+    let rows = statement.query_map((room.sid.as_str(), from_ms, until_ms), |row| {
+        Ok(TimelineReport {
+            t_ms: unsigned(row, 0)?,
+            event: row.get(1)?,
+            participant: row.get::<_, String>(2)?.into(),
+            track: row.get::<_, String>(3)?.into(),
+            fields: serde_json::from_str(&row.get::<_, String>(4)?).unwrap_or_default(),
+        })
+    })?;
+    rows.collect()
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> Result<u64, rusqlite::Error> {
+    row.get::<_, i64>(column).map(|value| u64::try_from(value).unwrap_or(0))
+}
+
+fn optional(row: &Row<'_>, column: usize) -> Result<Option<u64>, rusqlite::Error> {
+    row.get::<_, Option<i64>>(column).map(|value| value.and_then(|ms| u64::try_from(ms).ok()))
+}

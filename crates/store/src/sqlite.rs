@@ -1,0 +1,138 @@
+//! `fanlight.db`: the connection that writes.
+
+mod counters;
+mod prune;
+mod recover;
+mod schema;
+mod write;
+
+pub(crate) use counters::{COUNTERS, read_counters};
+pub(crate) use schema::{VERSION, version};
+
+use crate::DATABASE_FILE;
+use crate::store::{Settings, StoreError};
+use fanlight_base::Now;
+use fanlight_telemetry::{Batch, Resume};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use std::fs::{DirBuilder, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A second server on the same directory would take the first one's open sessions for those of a crash.
+const LOCK_FILE: &str = "fanlight.lock";
+/// Waiting for another writer (a person's `sqlite3`) happens in the pipeline, which goes on taking events meanwhile.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(50);
+/// The log file is cut back to this after a checkpoint.
+const WAL_BYTES_MAX: i64 = 64 << 20;
+/// More statements than there are.
+const STATEMENTS_MAX: usize = 32;
+
+/// The database of one data directory, locked for this process.
+#[derive(Debug)]
+pub(crate) struct Database {
+    path: PathBuf,
+    connection: Connection,
+    /// Whether the connection is made anew before the next use: after an I/O error its state is not to be trusted.
+    reopen: bool,
+    /// Held, not read: the lock goes with the process, however it ends.
+    _lock: File,
+}
+
+/// Why a batch was not written.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct WriteError(#[from] rusqlite::Error);
+
+impl Database {
+    /// Opens and locks the database of `dir`, brings its schema up to date and closes what a crash left open.
+    pub(crate) fn open(dir: &Path, settings: &Settings, now: Now) -> Result<(Self, Resume), StoreError> {
+        let lock = lock(dir)?;
+        let path = dir.join(DATABASE_FILE);
+        let sqlite = |error| StoreError::Sqlite { path: path.clone(), error };
+        let mut connection = connect(&path).map_err(sqlite)?;
+        let found = version(&connection).map_err(sqlite)?;
+        if found > VERSION {
+            return Err(StoreError::Newer { path, found, known: VERSION });
+        }
+        schema::migrate(&mut connection).map_err(sqlite)?;
+        let resume = recover::recover(&mut connection, settings, now).map_err(sqlite)?;
+        Ok((Self { path, connection, reopen: false, _lock: lock }, resume))
+    }
+
+    /// Writes all rows and *last seen* in one transaction.
+    pub(crate) fn write(&mut self, batch: &Batch) -> Result<(), WriteError> {
+        if std::mem::take(&mut self.reopen) {
+            self.connection = connect(&self.path).inspect_err(|_| self.reopen = true)?;
+        }
+        let written = write::write(&mut self.connection, batch);
+        if let Err(error) = &written {
+            self.reopen = !matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull)
+            );
+        }
+        Ok(written?)
+    }
+
+    /// Deletes a portion of what ended before `before_ms`; `true` when more is left.
+    pub(crate) fn prune(&mut self, before_ms: u64) -> Result<bool, rusqlite::Error> {
+        prune::prune(&mut self.connection, before_ms)
+    }
+}
+
+impl WriteError {
+    /// Whether the same rows may be taken later: the disk or the lock is the matter, not the rows.
+    pub(crate) fn is_passing(&self) -> bool {
+        use ErrorCode as Code;
+        !matches!(
+            self.0.sqlite_error_code(),
+            None | Some(
+                Code::ConstraintViolation
+                    | Code::TypeMismatch
+                    | Code::TooBig
+                    | Code::ApiMisuse
+                    | Code::ParameterOutOfRange
+                    | Code::Unknown
+            )
+        )
+    }
+}
+
+/// WAL with `synchronous=NORMAL`: a commit is a write into the log file without a sync. A killed process loses nothing
+/// of it, because the pages are the kernel's by then; when the machine loses power the last commits may be missing, but
+/// the database stays whole. A sync per batch would make every batch as slow as the disk.
+fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    Ok(connection)
+}
+
+fn immediate(connection: &mut Connection) -> Result<rusqlite::Transaction<'_>, rusqlite::Error> {
+    connection.transaction_with_behavior(TransactionBehavior::Immediate)
+}
+
+/// SQLite's integers are signed; nothing here comes near their end.
+fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn lock(dir: &Path) -> Result<File, StoreError> {
+    let path = dir.join(LOCK_FILE);
+    let io = |error| StoreError::Io { path: path.clone(), error };
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    // Identities and addresses are nobody else's business.
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir).map_err(|error| StoreError::Io { path: dir.to_owned(), error })?;
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(dir.to_owned())),
+        Err(TryLockError::Error(error)) => Err(io(error)),
+    }
+}

@@ -1,0 +1,100 @@
+//! Opening and closing the record.
+
+use crate::sender::{EventSender, channel};
+use crate::sqlite::Database;
+use crate::writer;
+use fanlight_base::NodeId;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
+
+/// Rooms are kept so many days unless configured otherwise.
+pub const RETENTION_DAYS_DEFAULT: u32 = 90;
+
+/// The record of this node.
+#[derive(Debug)]
+pub struct Store {
+    sender: EventSender,
+    thread: JoinHandle<Closed>,
+}
+
+/// What a store is opened with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// This node, for the heartbeat.
+    pub node: NodeId,
+    /// Rooms that ended so many days ago are deleted; 0 keeps all.
+    pub retention_days: u32,
+}
+
+/// How closing went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed {
+    /// Rows that could not be written in time.
+    pub unwritten_rows: usize,
+}
+
+/// Why the record could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The directory or the lock file cannot be made.
+    #[error("{path}: {error}")]
+    Io {
+        /// What was touched.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        error: io::Error,
+    },
+    /// Another process has it open.
+    #[error("{0}: in use by another fanlight server")]
+    InUse(PathBuf),
+    /// It was written by a later version.
+    #[error("{path}: schema version {found}, this program knows up to {known}; use a newer fanlight")]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Version found.
+        found: u32,
+        /// Newest version known.
+        known: u32,
+    },
+    /// SQLite refused.
+    #[error("{path}: {error}")]
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        error: rusqlite::Error,
+    },
+}
+
+impl Store {
+    /// Opens `dir/fanlight.db`, made if need be, and starts the thread that writes to it. Sessions that an earlier process
+    /// left open are closed with reason `crash` at the moment when that process was last seen.
+    pub fn open(dir: &Path, settings: Settings) -> Result<Self, StoreError> {
+        let (sender, receiver) = channel();
+        let (database, resume) = Database::open(dir, &settings, writer::now())?;
+        let retention_days = settings.retention_days;
+        let thread = thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || writer::run(database, resume, retention_days, &receiver))
+            .map_err(|error| StoreError::Io { path: dir.to_owned(), error })?;
+        Ok(Self { sender, thread })
+    }
+
+    /// A way to hand events in; clones of it may outlive the store, their events are then refused.
+    pub fn sender(&self) -> EventSender {
+        self.sender.clone()
+    }
+
+    /// Writes what has been sent and waits until that is done, or for three seconds when the disk does not answer.
+    pub fn close(self) -> Closed {
+        self.sender.close();
+        self.thread.join().unwrap_or_else(|_| {
+            tracing::error!("the store's thread had panicked");
+            Closed { unwritten_rows: 0 }
+        })
+    }
+}

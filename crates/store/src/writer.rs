@@ -1,0 +1,152 @@
+//! The thread that owns the database and the pipeline.
+
+use crate::sender::{EventReceiver, Message, QUEUE_FACTS, QUEUE_SAMPLES};
+use crate::sqlite::Database;
+use crate::store::Closed;
+use fanlight_base::{Mono, Now};
+use fanlight_telemetry::{Batch, Limits, Output, Pipeline, Resume, Settings, Written};
+use std::sync::OnceLock;
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Events taken out before the pipeline is drained: a turn stays short.
+const EVENTS_PER_TURN: usize = 1_024;
+/// After a turn the thread rests this long, and events gather: sending to a thread that does not wait for the queue
+/// costs no system call, and that call would be the shards'.
+const GATHER: Duration = Duration::from_millis(10);
+/// A disk that does not answer keeps the process from ending this long.
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+
+/// Both clocks.
+pub(crate) fn now() -> Now {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    Now {
+        mono_ns: nanoseconds(START.get_or_init(Instant::now).elapsed()),
+        unix_ns: nanoseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
+    }
+}
+
+/// Runs until it is told to close, or nobody is left who could send.
+pub(crate) fn run(
+    database: Database,
+    resume: Resume,
+    retention_days: u32,
+    receiver: &EventReceiver,
+) -> Closed {
+    let settings = Settings { limits: Limits::NODE, retention_days, resume };
+    let mut writer = Writer { database, pipeline: Pipeline::new(now(), settings), failing: false };
+    let mut open = true;
+    while open {
+        let deadline = writer.drain();
+        open = writer.take_turn(receiver, deadline);
+    }
+    writer.close(receiver)
+}
+
+struct Writer {
+    database: Database,
+    pipeline: Pipeline,
+    failing: bool,
+}
+
+impl Writer {
+    /// Waits for an event until `deadline`, then takes what is there; `false` when it is time to close.
+    fn take_turn(&mut self, receiver: &EventReceiver, deadline: Mono) -> bool {
+        let first = match receiver.queue.recv_timeout(deadline.since(now().mono())) {
+            Ok(message) => message,
+            Err(RecvTimeoutError::Timeout) => {
+                self.turn(receiver);
+                return true;
+            }
+            Err(RecvTimeoutError::Disconnected) => return false,
+        };
+        let now = self.turn(receiver);
+        let mut message = first;
+        for taken in 1.. {
+            let Message::Event(event) = message else { return false };
+            receiver.shared.taken();
+            self.pipeline.handle_event(now, event);
+            if taken == EVENTS_PER_TURN {
+                break;
+            }
+            message = match receiver.queue.try_recv() {
+                Ok(next) => next,
+                Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) => {
+                    thread::sleep(GATHER);
+                    break;
+                }
+            };
+        }
+        true
+    }
+
+    /// One reading of the clock, told to the pipeline with what the queue has refused.
+    fn turn(&mut self, receiver: &EventReceiver) -> Now {
+        let now = now();
+        self.pipeline.handle_timeout(now);
+        self.pipeline.handle_refused(now, QUEUE_FACTS, receiver.shared.facts_refused());
+        self.pipeline.handle_refused(now, QUEUE_SAMPLES, receiver.shared.samples_refused());
+        now
+    }
+
+    /// Does what the pipeline asks for, until it asks to wait.
+    fn drain(&mut self) -> Mono {
+        loop {
+            match self.pipeline.poll_output() {
+                Output::Write(batch) => {
+                    let written = self.write(batch);
+                    self.pipeline.handle_written(now(), written);
+                }
+                Output::Prune { before_ms } => {
+                    let more = self.database.prune(before_ms).unwrap_or_else(|error| {
+                        tracing::warn!(%error, "old rooms cannot be deleted");
+                        false
+                    });
+                    self.pipeline.handle_pruned(now(), more);
+                }
+                Output::Timeout(when, _) => return when,
+            }
+        }
+    }
+
+    fn write(&mut self, batch: Box<Batch>) -> Written {
+        let error = match self.database.write(&batch) {
+            Ok(()) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::warn!("the record can be written again");
+                }
+                return Written::Stored;
+            }
+            Err(error) => error,
+        };
+        if !error.is_passing() {
+            tracing::error!(%error, rows = batch.rows(), "the database will not take these rows");
+            return Written::Lost(batch.rows());
+        }
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::warn!(%error, "the record cannot be written, trying again");
+        }
+        Written::Failed(batch)
+    }
+
+    fn close(mut self, receiver: &EventReceiver) -> Closed {
+        let limit = now().mono() + CLOSE_LIMIT;
+        loop {
+            let turn = self.turn(receiver);
+            self.pipeline.handle_close(turn);
+            let retry_at = self.drain();
+            if self.pipeline.is_drained() || now().mono() >= limit {
+                break;
+            }
+            thread::sleep(retry_at.min(limit).since(now().mono()));
+        }
+        let unwritten_rows = self.pipeline.unwritten_rows();
+        if unwritten_rows > 0 {
+            tracing::error!(unwritten_rows, "the record is closed before everything could be written");
+        }
+        Closed { unwritten_rows }
+    }
+}

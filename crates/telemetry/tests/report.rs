@@ -1,0 +1,166 @@
+//! The shape and the text of a report, word for word. `fanlight report --json` is an interface: scripts read it.
+
+use fanlight_events::{ClientFacts, Direction, Kind, LayerCounters, TrackCounters, catalog};
+use fanlight_telemetry::report::{ParticipantReport, Report, RoomReport, TimelineReport, TrackReport};
+use serde_json::{Map, Value, json};
+
+/// 2026-11-21 23:59:50 UTC.
+const START_MS: u64 = 1_795_305_590_000;
+
+fn fields(value: Value) -> Map<String, Value> {
+    let Value::Object(fields) = value else { panic!("fields are an object") };
+    fields
+}
+
+fn event(after_ms: u64, event: &str, participant: &str, track: &str, value: Value) -> TimelineReport {
+    TimelineReport {
+        t_ms: START_MS + after_ms,
+        event: event.into(),
+        participant: participant.into(),
+        track: track.into(),
+        fields: fields(value),
+    }
+}
+
+fn camera(direction: Direction, publisher: &str, started_ms: u64, ended_ms: Option<u64>) -> TrackReport {
+    let publishes = direction == Direction::Publish;
+    TrackReport {
+        sid: "TR_camera".into(),
+        direction,
+        kind: Some(Kind::Video),
+        source: "camera".into(),
+        codec: "video/VP8".into(),
+        started_ms,
+        ended_ms,
+        counters: TrackCounters {
+            packets: 1_000,
+            bytes: 1_000_000,
+            header_bytes: 20_000,
+            retransmitted: 12,
+            lost: 10,
+            frames: 240,
+            rtt_us: 31_000,
+            layers: if publishes {
+                vec![LayerCounters {
+                    rid: "q".into(),
+                    packets: 1_000,
+                    bytes: 1_000_000,
+                    ..Default::default()
+                }]
+            } else {
+                Vec::new()
+            },
+            ..TrackCounters::default()
+        },
+        counters_ms: Some(started_ms + 8_000),
+        peak_bps: 1_234_500,
+        publisher: publisher.into(),
+    }
+}
+
+/// One room that ended, with a name that tries to rewrite the screen, and its successor that is open.
+fn example() -> Report {
+    let alice = ParticipantReport {
+        sid: "PA_alice".into(),
+        identity: "alice".into(),
+        joined_ms: START_MS + 100,
+        left_ms: Some(START_MS + 9_000),
+        reason: Some("client_initiated".into()),
+        client: ClientFacts {
+            sdk: "js".into(),
+            version: "2.15.0".into(),
+            protocol: 16,
+            browser: "Chrome".into(),
+            browser_version: "140".into(),
+            os: "linux".into(),
+            address: "127.0.0.1:50000".into(),
+            ..ClientFacts::default()
+        },
+        tracks: vec![camera(Direction::Publish, "PA_alice", START_MS + 1_000, Some(START_MS + 9_000))],
+        connect_ms: Some(412),
+        connection_type: "udp".into(),
+    };
+    let eve = ParticipantReport {
+        sid: "PA_eve".into(),
+        identity: "eve\u{1b}[1A\u{202e}".into(),
+        joined_ms: START_MS + 200,
+        left_ms: Some(START_MS + 11_000),
+        reason: Some("connection_timeout".into()),
+        client: ClientFacts::default(),
+        tracks: vec![camera(Direction::Subscribe, "PA_alice", START_MS + 1_100, Some(START_MS + 9_000))],
+        connect_ms: None,
+        connection_type: String::new(),
+    };
+    let timeline = vec![
+        event(0, "room_started", "", "", json!({"name": "demo"})),
+        event(
+            100,
+            "participant_joined",
+            "PA_alice",
+            "",
+            json!({"identity": "alice", "client": {"sdk": "js"}}),
+        ),
+        event(1_000, "track_published", "PA_alice", "TR_camera", json!({"codec": "video/VP8", "width": 640})),
+        event(
+            9_000,
+            "participant_left",
+            "PA_alice",
+            "",
+            json!({"reason": "client_initiated", "was_active": true}),
+        ),
+        event(15_000, "room_ended", "", "", json!({"reason": "departed"})),
+    ];
+    let ended = RoomReport {
+        sid: "RM_first".into(),
+        name: "demo".into(),
+        started_ms: START_MS,
+        ended_ms: Some(START_MS + 15_000),
+        reason: Some("departed".into()),
+        participants: vec![alice, eve],
+        timeline,
+    };
+    let open = RoomReport {
+        sid: "RM_second".into(),
+        name: "demo".into(),
+        started_ms: START_MS + 60_000,
+        ended_ms: None,
+        reason: None,
+        participants: Vec::new(),
+        timeline: Vec::new(),
+    };
+    Report { rooms: vec![ended, open], seen_ms: Some(START_MS + 120_000) }
+}
+
+#[test]
+fn the_json_has_exactly_the_shape_that_scripts_rely_on() {
+    let report: Value = serde_json::from_str(&example().to_json()).unwrap();
+    let expected: Value = serde_json::from_str(include_str!("data/report.json")).unwrap();
+    assert_eq!(report, expected, "{}", example().to_json());
+}
+
+#[test]
+fn the_text_is_readable_and_moves_no_cursor() {
+    let text = example().to_text(START_MS + 121_000);
+    assert_eq!(text, include_str!("data/report.txt"), "{text}");
+    assert!(text.chars().all(|char| char == '\n' || !char.is_control()));
+}
+
+#[test]
+fn a_room_that_a_dead_server_left_open_is_told_as_last_seen() {
+    let text = example().to_text(START_MS + 3_600_000);
+    assert!(text.contains("open when the server was last seen, 2026-11-22 00:01:50.000 UTC"), "{text}");
+    assert!(text.contains("(1 m 00 s)"), "{text}");
+}
+
+#[test]
+fn no_field_of_an_event_hides_behind_a_field_of_the_timeline() {
+    let reserved = ["t_ms", "event", "participant", "track"];
+    for event in catalog() {
+        let is_fact = event.lane == fanlight_events::Lane::Fact;
+        assert!(
+            !is_fact || event.fields.iter().all(|field| !reserved.contains(&field.name)),
+            "{}",
+            event.name
+        );
+    }
+}

@@ -1,0 +1,96 @@
+//! Every maximum of a transport, with its reason.
+
+use std::time::Duration;
+
+/// Largest data channel message both ways, in bytes: what every browser and LiveKit's SDKs send at most by default
+/// (RFC 8841 §6.1 gives 65,536 when nothing is said; one less fits a 16-bit length).
+pub const MESSAGE_BYTES_MAX: usize = 65_535;
+
+/// Bytes of messages handed to SCTP and not yet acknowledged, over all channels of a transport. Two seconds of a
+/// 4 Mbit/s path; more only adds delay.
+pub const SEND_BUFFER_BYTES_MAX: usize = 1 << 20;
+
+/// A channel whose buffered amount falls to this says so with [`crate::TransportEvent::BufferedLow`].
+pub const BUFFERED_LOW_BYTES: usize = 64 << 10;
+
+/// Receive window announced to the peer, in bytes: four of the largest messages.
+pub const RECEIVE_WINDOW_BYTES: u32 = 256 << 10;
+
+/// DATA bytes taken after our window fell to zero and stayed there. `rtc-sctp` accepts the next chunk of an unfinished
+/// message past the window, so an endless message would grow without bound; an honest sender only probes then.
+pub const RECEIVE_EXCESS_BYTES_MAX: u64 = 1 << 20;
+
+/// Streams offered to the peer; browsers use a handful.
+pub const STREAMS_MAX: u16 = 1024;
+
+/// Streams in use at one time, with or without a channel; `rtc-sctp` makes state for every id it sees.
+pub const STREAMS_OPEN_MAX: usize = 256;
+
+/// Data channels of one transport; LiveKit's clients open two or three.
+pub const CHANNELS_MAX: usize = 64;
+
+/// Bytes of a data channel's label and of its protocol.
+pub const LABEL_BYTES_MAX: usize = 256;
+
+/// Events that may wait for [`crate::Transport::poll_event`]; data stays in SCTP, unread, while it is full.
+pub const EVENTS_MAX: usize = 1024;
+
+/// Of which data messages leave this many free for state changes.
+pub const EVENTS_RESERVED: usize = 256;
+
+/// SCTP packets of a burst, and packets per millisecond after it (38 Mbit/s). `rtc-sctp` has neither burst limit nor
+/// pacing; a whole window at once overflows a browser's receive buffer and then stalls for its 1 s retransmission
+/// timeout.
+pub const SCTP_BURST_PACKETS: u64 = 16;
+/// See [`SCTP_BURST_PACKETS`].
+pub const SCTP_PACKETS_PER_MS: u64 = 4;
+
+/// SCTP packet size: with 37 bytes of DTLS record it stays within a 1,200-byte UDP payload, which passes everywhere.
+pub const SCTP_PACKET_BYTES: u32 = 1160;
+
+/// UDP payload of DTLS handshake datagrams.
+pub const DTLS_MTU_BYTES: usize = 1200;
+
+/// First retransmission of a DTLS flight; the library's 1 s makes every lost flight visible to people.
+pub const DTLS_FIRST_RTO: Duration = Duration::from_millis(100);
+
+/// Doubling from 100 ms, nine retries go beyond [`DTLS_HANDSHAKE_TIMEOUT`], which then decides.
+pub const DTLS_RETRIES: usize = 9;
+
+/// A handshake that takes longer has failed.
+pub const DTLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Datagrams that one ClientHello may come in; browsers use two.
+pub const HELLO_DATAGRAMS_MAX: usize = 6;
+
+/// Length of a ClientHello in bytes; with a post-quantum key share browsers send about 1,450.
+pub const HELLO_BYTES_MAX: usize = 8192;
+
+/// DTLS datagrams kept from an address that has passed an authenticated check, until the pair is valid.
+pub const HELD_DATAGRAMS_MAX: usize = 6;
+/// Largest such datagram.
+pub const HELD_DATAGRAM_BYTES_MAX: usize = 2048;
+
+/// Addresses media is accepted from at one time: a client moves between few.
+pub const VALID_TUPLES_MAX: usize = 8;
+
+/// Tuples announced with [`crate::TransportEvent::Tuple`] in one ICE generation.
+pub const ANNOUNCED_TUPLES_MAX: usize = 64;
+
+/// Remote candidates taken in one ICE generation; browsers with many interfaces send about 30.
+pub const REMOTE_CANDIDATES_MAX: usize = 64;
+
+/// Candidate pairs the ICE agent checks.
+pub const CANDIDATE_PAIRS_MAX: usize = 100;
+
+/// Longest candidate line read.
+pub const CANDIDATE_BYTES_MAX: usize = 512;
+
+/// With these the ICE agent gives up a silent pair after 15 s in full mode, as it does in lite mode (the defaults take
+/// 23 s). Firefox and aiortc check only every 4–6 s, so less would cut healthy clients off.
+pub const STUN_RTO_MAX: Duration = Duration::from_millis(2000);
+/// See [`STUN_RTO_MAX`].
+pub const STUN_RETRANSMITS: usize = 8;
+
+/// One packet over ICE-TCP (RFC 4571 allows 65,535; nothing we speak needs more than a DTLS record of 16 kB).
+pub const TCP_FRAME_BYTES_MAX: usize = 20_000;

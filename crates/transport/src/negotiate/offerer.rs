@@ -1,0 +1,409 @@
+//! Offers to a client that subscribes (signalling v0).
+
+use super::codec::{self, EnabledCodecs, OwnCodec};
+use super::error::NegotiateError;
+use super::extension;
+use super::parameters::{DataSection, LocalParameters, Origin};
+use super::section::{NegotiatedCodec, NegotiatedSection, TrackBinding};
+use super::write::{RtpPart, SessionPart, Writer};
+use crate::DtlsRole;
+use crate::sdp::{self, Direction, Feedback, MediaKind, MediaSection, SECTIONS_MAX, SessionDescription, Setup};
+use fanlight_rtp::ExtensionMap;
+use std::collections::BTreeMap;
+
+/// Protocol of our RTP m-lines.
+const RTP_PROTOCOL: &str = "UDP/TLS/RTP/SAVPF";
+/// Protocol of our data channel m-line.
+const DATA_PROTOCOL: &str = "UDP/DTLS/SCTP";
+
+/// How to offer to a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OffererConfig {
+    /// Codecs offered.
+    pub enabled: EnabledCodecs,
+    /// The client takes RED, so lost Opus need not be asked for again (not Firefox, not the Go SDK).
+    pub red: bool,
+    /// A freed section is not used again (Safari, protocol below 4).
+    pub no_section_reuse: bool,
+    /// We estimate the client's downlink from transport-wide feedback instead of REMB.
+    pub send_side_bwe: bool,
+}
+
+impl Default for OffererConfig {
+    fn default() -> Self {
+        Self { enabled: EnabledCodecs::default(), red: true, no_section_reuse: false, send_side_bwe: false }
+    }
+}
+
+/// What an answer settles.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// Our DTLS role.
+    pub dtls_role: DtlsRole,
+    /// Sections on which we send from now on, in order.
+    pub sections: Vec<NegotiatedSection>,
+    /// Mids whose track the client refused: rejected, not received, or no codec in common.
+    pub refused: Vec<String>,
+    /// The data channel section, unless the client rejected it.
+    pub data: Option<DataSection>,
+    /// Something changed meanwhile: offer again.
+    pub offer_needed: bool,
+}
+
+/// The m-lines of a connection on which we offer: data channels first, then tracks as they are subscribed.
+#[derive(Debug)]
+pub struct Offerer {
+    origin: Origin,
+    no_section_reuse: bool,
+    sections: Vec<Section>,
+    audio: Common,
+    video: Common,
+    outstanding: bool,
+    dirty: bool,
+    role: Option<DtlsRole>,
+}
+
+/// What the client is known to take for all sections of a kind. What it once left out is not offered again.
+#[derive(Debug)]
+struct Common {
+    codecs: Vec<OwnCodec>,
+    extensions: ExtensionMap,
+}
+
+#[derive(Debug)]
+struct Section {
+    kind: MediaKind,
+    binding: Option<TrackBinding>,
+    /// Track of the offer last made.
+    offered: Option<String>,
+    /// RTCP feedback per payload type as the client answered; audio only, video keeps ours.
+    feedback: Option<Vec<(u8, Feedback)>>,
+    /// The last track was stereo.
+    stereo: bool,
+    /// A track was offered here once.
+    used: bool,
+    /// The client rejected the m-line: it stays as it is (RFC 8829 §5.2.2 would let it be recycled; we never need to).
+    rejected: bool,
+}
+
+impl Offerer {
+    /// A connection with nothing but data channels.
+    pub fn new(config: &OffererConfig, origin: Origin) -> Self {
+        let common = |kind| Common {
+            codecs: codec::own(kind, &config.enabled, config.red, config.send_side_bwe),
+            extensions: extension::own(kind, config.send_side_bwe),
+        };
+        Self {
+            origin,
+            no_section_reuse: config.no_section_reuse,
+            sections: Vec::new(),
+            audio: common(MediaKind::Audio),
+            video: common(MediaKind::Video),
+            outstanding: false,
+            dirty: true,
+            role: None,
+        }
+    }
+
+    /// Puts a subscribed track on the lowest free section of its kind, else on a new one; returns the mid. It may be
+    /// sent once an answer lists it in [`Answered::sections`].
+    ///
+    /// # Errors
+    /// [`NegotiateError::TooManySections`].
+    pub fn bind(&mut self, binding: TrackBinding) -> Result<String, NegotiateError> {
+        if let Some(index) = self.sections.iter().position(|section| section.is_bound_to(&binding.track_id)) {
+            return Ok(mid_of(index));
+        }
+        let free = self
+            .sections
+            .iter()
+            .position(|section| section.kind == binding.kind && section.is_free(!self.no_section_reuse));
+        let index = match free {
+            Some(index) => index,
+            // The data channels take one m-line.
+            None if self.sections.len().saturating_add(1) >= SECTIONS_MAX => {
+                return Err(NegotiateError::TooManySections);
+            }
+            None => {
+                self.sections.push(Section::new(binding.kind));
+                self.sections.len().saturating_sub(1)
+            }
+        };
+        if let Some(section) = self.sections.get_mut(index) {
+            section.stereo = binding.stereo;
+            section.binding = Some(binding);
+        }
+        self.dirty = true;
+        Ok(mid_of(index))
+    }
+
+    /// Frees the section of a track; returns its mid.
+    pub fn unbind(&mut self, track_id: &str) -> Option<String> {
+        let index = self.sections.iter().position(|section| section.is_bound_to(track_id))?;
+        self.sections.get_mut(index)?.binding = None;
+        self.dirty = true;
+        Some(mid_of(index))
+    }
+
+    /// The next offer is due although no track changed (an ICE restart).
+    pub fn mark_changed(&mut self) {
+        self.dirty = true;
+    }
+
+    /// Whether an offer is to be made now: something changed and none is outstanding.
+    pub fn needs_offer(&self) -> bool {
+        self.dirty && !self.outstanding
+    }
+
+    /// Whether an answer is awaited.
+    pub fn is_outstanding(&self) -> bool {
+        self.outstanding
+    }
+
+    /// Gives up waiting for an answer, so that an offer can be made again (after a resume).
+    pub fn abandon(&mut self) {
+        self.outstanding = false;
+        self.dirty = true;
+    }
+
+    /// Track ids by mid, for the offer message.
+    pub fn mid_to_track_id(&self) -> BTreeMap<String, String> {
+        let bound = |(index, section): (usize, &Section)| {
+            section.binding.as_ref().map(|binding| (mid_of(index), binding.track_id.clone()))
+        };
+        self.sections.iter().enumerate().filter_map(bound).collect()
+    }
+
+    /// Writes the next offer.
+    ///
+    /// # Errors
+    /// [`NegotiateError::OfferOutstanding`].
+    pub fn offer(&mut self, local: &LocalParameters) -> Result<String, NegotiateError> {
+        if self.outstanding {
+            return Err(NegotiateError::OfferOutstanding);
+        }
+        self.outstanding = true;
+        self.dirty = false;
+        let mids: Vec<String> = (0..self.sections.len()).map(mid_of).collect();
+        let live = self.sections.iter().zip(&mids).filter(|(section, _)| !section.rejected);
+        let bundle: Vec<&str> = std::iter::once("0").chain(live.map(|(_, mid)| mid.as_str())).collect();
+        let part = SessionPart { origin: self.origin.next(), mixed_extmap: true, bundle: &bundle };
+        let mut writer = Writer::new(local, Setup::ActPass, &part);
+        writer.data(DATA_PROTOCOL, "0");
+        for (section, mid) in self.sections.iter_mut().zip(&mids) {
+            let common = if section.kind == MediaKind::Audio { &self.audio } else { &self.video };
+            if section.rejected {
+                let format = common.codecs.first().map_or(0, |codec| codec.payload_type).to_string();
+                let media = if section.kind == MediaKind::Audio { "audio" } else { "video" };
+                writer.rejected(media, RTP_PROTOCOL, &format, mid);
+                continue;
+            }
+            section.offered = section.binding.as_ref().map(|binding| binding.track_id.clone());
+            section.used |= section.offered.is_some();
+            writer.rtp(&RtpPart {
+                kind: section.kind,
+                protocol: RTP_PROTOCOL,
+                mid,
+                reduced_size_rtcp: true,
+                codecs: &section.codecs(common),
+                rtx_interleaved: true,
+                extensions: common.extensions,
+                binding: section.binding.as_ref(),
+                rids: &[],
+                simulcast: &[],
+                direction: Direction::new(section.binding.is_some(), true),
+            });
+        }
+        Ok(writer.finish())
+    }
+
+    /// Takes the answer to the outstanding offer.
+    ///
+    /// # Errors
+    /// [`NegotiateError`]; the offer stays outstanding then.
+    pub fn handle_answer(&mut self, answer: &SessionDescription) -> Result<Answered, NegotiateError> {
+        if !self.outstanding {
+            return Err(NegotiateError::NoOffer);
+        }
+        self.check(answer)?;
+        self.outstanding = false;
+        // What was bound since the offer is not in this answer, so it lacks sections.
+        let role = *self.role.get_or_insert(match answer.setup() {
+            Some(sdp::Setup::Passive) => DtlsRole::Active,
+            _ => DtlsRole::Passive,
+        });
+        let mut answered =
+            Answered { dtls_role: role, sections: Vec::new(), refused: Vec::new(), data: None, offer_needed: false };
+        for (index, answer) in answer.sections().enumerate() {
+            match index.checked_sub(1) {
+                None if answer.is_rejected() => {}
+                None => answered.data = Some(DataSection::read(&answer)),
+                Some(index) => self.take(index, &answer, &mut answered),
+            }
+        }
+        answered.offer_needed = self.dirty;
+        Ok(answered)
+    }
+
+    fn take(&mut self, index: usize, answer: &MediaSection<'_>, answered: &mut Answered) {
+        let Some(section) = self.sections.get_mut(index) else { return };
+        let offered = section.offered.clone();
+        let codecs = section.answered_codecs(common(&self.audio, &self.video, section.kind), answer);
+        let received = offered.is_some() && answer.direction().receives();
+        if answer.is_rejected() || (received && codecs.is_empty()) {
+            section.rejected |= answer.is_rejected();
+            answered.refused.extend(offered.is_some().then(|| mid_of(index)));
+            if section.rejected {
+                section.binding = None;
+            }
+            section.offered = None;
+            return;
+        }
+        if offered.is_some() && !received {
+            answered.refused.push(mid_of(index));
+        }
+        let common = if section.kind == MediaKind::Audio { &mut self.audio } else { &mut self.video };
+        common.narrow(&codecs, answer);
+        if section.kind == MediaKind::Audio {
+            let feedback = codecs.iter().map(|codec| (codec.payload_type, codec.feedback)).collect();
+            section.feedback = Some(feedback);
+        }
+        let still_bound = section.binding.as_ref().filter(|binding| Some(&binding.track_id) == offered.as_ref());
+        if let Some(binding) = still_bound.filter(|_| received) {
+            answered.sections.push(NegotiatedSection {
+                mid: mid_of(index),
+                binding: binding.clone(),
+                codecs,
+                extensions: extension::kept(&common.extensions, answer),
+            });
+        }
+    }
+
+    /// The answer has the offer's m-lines, in order; tracks bound since the offer are not among them.
+    fn check(&self, answer: &SessionDescription) -> Result<(), NegotiateError> {
+        let found = answer.sections().len();
+        if found == 0 {
+            return Err(NegotiateError::NoSections);
+        }
+        let known = self.sections.iter().rposition(|section| section.used).map_or(1, |last| last.saturating_add(2));
+        if found < known {
+            return Err(NegotiateError::SectionsMissing { known, found });
+        }
+        for (index, answer) in answer.sections().enumerate() {
+            let (kind, mid) = match index.checked_sub(1) {
+                None => (MediaKind::Application, "0".to_owned()),
+                Some(position) => {
+                    let section = self.sections.get(position).filter(|section| section.used);
+                    (section.ok_or(NegotiateError::Mismatch { index })?.kind, mid_of(position))
+                }
+            };
+            let same_mid = answer.is_rejected() || answer.mid() == Some(mid.as_str());
+            if answer.kind() != kind || !same_mid {
+                return Err(NegotiateError::Mismatch { index });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn common<'a>(audio: &'a Common, video: &'a Common, kind: MediaKind) -> &'a Common {
+    if kind == MediaKind::Audio { audio } else { video }
+}
+
+fn mid_of(index: usize) -> String {
+    index.saturating_add(1).to_string()
+}
+
+impl Common {
+    /// Keeps what the client's answer keeps, and takes over its video format parameters (recorded: `level-idx=5;…` of
+    /// Chromium's AV1, `max-fs=12288;…` of Firefox).
+    fn narrow(&mut self, answered: &[NegotiatedCodec], answer: &MediaSection<'_>) {
+        self.codecs.retain_mut(|own| {
+            let Some(kept) = answered.iter().find(|codec| codec.payload_type == own.payload_type) else {
+                return false;
+            };
+            own.rtx_payload_type = kept.rtx_payload_type;
+            if own.codec.kind() == MediaKind::Video && !kept.fmtp.is_empty() {
+                own.fmtp.clone_from(&kept.fmtp);
+            }
+            true
+        });
+        self.extensions = extension::kept(&self.extensions, answer);
+    }
+}
+
+impl Section {
+    fn new(kind: MediaKind) -> Self {
+        Self {
+            kind,
+            binding: None,
+            offered: None,
+            feedback: None,
+            stereo: false,
+            used: false,
+            rejected: false,
+        }
+    }
+
+    fn is_bound_to(&self, track_id: &str) -> bool {
+        self.binding.as_ref().is_some_and(|binding| binding.track_id == track_id)
+    }
+
+    /// Free, and the client knows: browsers fire `track` only when a section comes back from inactive.
+    fn is_free(&self, reuse: bool) -> bool {
+        self.binding.is_none() && self.offered.is_none() && !self.rejected && (reuse || !self.used)
+    }
+
+    fn codecs(&self, common: &Common) -> Vec<NegotiatedCodec> {
+        let feedback = |own: &OwnCodec| match &self.feedback {
+            Some(answered) => {
+                let found = answered.iter().find(|(payload_type, _)| *payload_type == own.payload_type);
+                found.map_or_else(Feedback::default, |(_, feedback)| *feedback)
+            }
+            None => own.feedback,
+        };
+        let fmtp = |own: &OwnCodec| match own.codec {
+            codec::Codec::Opus if self.stereo => format!("{};sprop-stereo=1", own.fmtp),
+            _ => own.fmtp.clone(),
+        };
+        common
+            .codecs
+            .iter()
+            .map(|own| NegotiatedCodec {
+                codec: own.codec,
+                payload_type: own.payload_type,
+                rtx_payload_type: own.rtx_payload_type,
+                clock_rate_hz: own.codec.clock_rate_hz(),
+                channels: own.codec.channels(),
+                fmtp: fmtp(own),
+                feedback: feedback(own),
+            })
+            .collect()
+    }
+
+    /// The offered codecs that the answer keeps, with its format parameters, in its order.
+    fn answered_codecs(&self, common: &Common, answer: &MediaSection<'_>) -> Vec<NegotiatedCodec> {
+        let formats = answer.payload_formats();
+        let rtx_of = |payload_type: u8| {
+            let apt = payload_type.to_string();
+            formats
+                .iter()
+                .find(|format| format.name.eq_ignore_ascii_case("rtx") && format.parameter("apt") == Some(&apt))
+                .map(|format| format.payload_type)
+        };
+        let offered = self.codecs(common);
+        formats
+            .iter()
+            .filter_map(|format| {
+                let own = offered.iter().find(|own| own.payload_type == format.payload_type)?;
+                let same = own.codec.name().eq_ignore_ascii_case(format.name);
+                same.then(|| NegotiatedCodec {
+                    fmtp: format.fmtp.to_owned(),
+                    feedback: own.feedback.and(format.feedback),
+                    rtx_payload_type: own.rtx_payload_type.filter(|rtx| rtx_of(own.payload_type) == Some(*rtx)),
+                    ..own.clone()
+                })
+            })
+            .collect()
+    }
+}

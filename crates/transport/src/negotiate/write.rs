@@ -1,0 +1,210 @@
+//! Writing descriptions, line by line in LiveKit's order.
+
+use super::parameters::{LocalParameters, Origin};
+use super::section::{NegotiatedCodec, TrackBinding};
+use super::{MAX_MESSAGE_SIZE_BYTES, SCTP_PORT};
+use crate::DtlsRole;
+use crate::sdp::{Direction, MediaKind, Setup};
+use fanlight_rtp::ExtensionMap;
+use std::fmt::{self, Write};
+
+/// `a=setup` of an answer.
+pub(super) const fn setup_of(role: DtlsRole) -> Setup {
+    match role {
+        DtlsRole::Active => Setup::Active,
+        DtlsRole::Passive => Setup::Passive,
+    }
+}
+
+/// A description being written.
+#[derive(Debug)]
+pub(super) struct Writer<'a> {
+    out: String,
+    local: &'a LocalParameters,
+    setup: Setup,
+    candidates_due: bool,
+}
+
+/// The session part.
+#[derive(Debug)]
+pub(super) struct SessionPart<'a> {
+    pub(super) origin: Origin,
+    pub(super) mixed_extmap: bool,
+    pub(super) bundle: &'a [&'a str],
+}
+
+/// An RTP section.
+#[derive(Debug)]
+pub(super) struct RtpPart<'a> {
+    pub(super) kind: MediaKind,
+    pub(super) protocol: &'a str,
+    pub(super) mid: &'a str,
+    pub(super) reduced_size_rtcp: bool,
+    pub(super) codecs: &'a [NegotiatedCodec],
+    /// RTX right after its codec, as in our offers; otherwise after all codecs, as in our answers.
+    pub(super) rtx_interleaved: bool,
+    pub(super) extensions: ExtensionMap,
+    pub(super) binding: Option<&'a TrackBinding>,
+    pub(super) rids: &'a [String],
+    pub(super) simulcast: &'a [String],
+    pub(super) direction: Direction,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(local: &'a LocalParameters, setup: Setup, part: &SessionPart<'_>) -> Self {
+        let mut writer = Self { out: String::with_capacity(4_096), local, setup, candidates_due: true };
+        let Origin { session_id, version } = part.origin;
+        writer.line(format_args!("v=0"));
+        writer.line(format_args!("o=- {session_id} {version} IN IP4 0.0.0.0"));
+        writer.line(format_args!("s=-"));
+        writer.line(format_args!("t=0 0"));
+        if local.ice_lite {
+            writer.line(format_args!("a=ice-lite"));
+        }
+        writer.line(format_args!("a=msid-semantic:WMS *"));
+        writer.line(format_args!("a=fingerprint:{}", local.fingerprint));
+        if part.mixed_extmap {
+            writer.line(format_args!("a=extmap-allow-mixed"));
+        }
+        if !part.bundle.is_empty() {
+            writer.line(format_args!("a=group:BUNDLE {}", part.bundle.join(" ")));
+        }
+        writer
+    }
+
+    pub(super) fn finish(self) -> String {
+        self.out
+    }
+
+    /// A section we do not take, kept in its place (RFC 3264 §6).
+    pub(super) fn rejected(&mut self, media: &str, protocol: &str, format: &str, mid: &str) {
+        self.line(format_args!("m={media} 0 {protocol} {format}"));
+        self.line(format_args!("c=IN IP4 0.0.0.0"));
+        if !mid.is_empty() {
+            self.line(format_args!("a=mid:{mid}"));
+        }
+        self.line(format_args!("a=inactive"));
+    }
+
+    pub(super) fn data(&mut self, protocol: &str, mid: &str) {
+        self.line(format_args!("m=application 9 {protocol} webrtc-datachannel"));
+        self.line(format_args!("c=IN IP4 0.0.0.0"));
+        self.line(format_args!("a=setup:{}", self.setup.as_str()));
+        self.line(format_args!("a=mid:{mid}"));
+        self.line(format_args!("a=sendrecv"));
+        self.line(format_args!("a=sctp-port:{SCTP_PORT}"));
+        self.line(format_args!("a=max-message-size:{MAX_MESSAGE_SIZE_BYTES}"));
+        self.credentials();
+        self.candidates();
+    }
+
+    pub(super) fn rtp(&mut self, part: &RtpPart<'_>) {
+        self.media_line(part);
+        self.line(format_args!("c=IN IP4 0.0.0.0"));
+        self.line(format_args!("a=setup:{}", self.setup.as_str()));
+        self.line(format_args!("a=mid:{}", part.mid));
+        self.credentials();
+        self.line(format_args!("a=rtcp-mux"));
+        if part.reduced_size_rtcp {
+            self.line(format_args!("a=rtcp-rsize"));
+        }
+        for codec in part.codecs {
+            self.codec(codec);
+            if part.rtx_interleaved {
+                self.rtx(codec);
+            }
+        }
+        if !part.rtx_interleaved {
+            part.codecs.iter().for_each(|codec| self.rtx(codec));
+        }
+        for (id, kind) in part.extensions.iter() {
+            self.line(format_args!("a=extmap:{id} {}", kind.uri()));
+        }
+        if let Some(binding) = part.binding {
+            self.binding(binding, part.codecs.iter().any(|codec| codec.rtx_payload_type.is_some()));
+        }
+        for rid in part.rids {
+            self.line(format_args!("a=rid:{rid} recv"));
+        }
+        if !part.simulcast.is_empty() {
+            self.line(format_args!("a=simulcast:recv {}", part.simulcast.join(";")));
+        }
+        self.line(format_args!("a={}", part.direction.as_str()));
+        self.candidates();
+    }
+
+    fn media_line(&mut self, part: &RtpPart<'_>) {
+        let media = if part.kind == MediaKind::Audio { "audio" } else { "video" };
+        let rtx = part.codecs.iter().filter_map(|codec| codec.rtx_payload_type);
+        let formats: Vec<String> = if part.rtx_interleaved {
+            let pairs = part.codecs.iter().flat_map(|codec| [Some(codec.payload_type), codec.rtx_payload_type]);
+            pairs.flatten().map(|payload_type| payload_type.to_string()).collect()
+        } else {
+            let primary = part.codecs.iter().map(|codec| codec.payload_type);
+            primary.chain(rtx).map(|payload_type| payload_type.to_string()).collect()
+        };
+        self.line(format_args!("m={media} 9 {} {}", part.protocol, formats.join(" ")));
+    }
+
+    fn codec(&mut self, codec: &NegotiatedCodec) {
+        let NegotiatedCodec { payload_type, clock_rate_hz, .. } = codec;
+        let name = codec.codec.name();
+        match codec.channels {
+            1 => self.line(format_args!("a=rtpmap:{payload_type} {name}/{clock_rate_hz}")),
+            channels => self.line(format_args!("a=rtpmap:{payload_type} {name}/{clock_rate_hz}/{channels}")),
+        }
+        if !codec.fmtp.is_empty() {
+            self.line(format_args!("a=fmtp:{payload_type} {}", codec.fmtp));
+        }
+        for value in codec.feedback.values() {
+            self.line(format_args!("a=rtcp-fb:{payload_type} {value}"));
+        }
+    }
+
+    fn rtx(&mut self, codec: &NegotiatedCodec) {
+        let Some(rtx) = codec.rtx_payload_type else { return };
+        self.line(format_args!("a=rtpmap:{rtx} rtx/{}", codec.clock_rate_hz));
+        self.line(format_args!("a=fmtp:{rtx} apt={}", codec.payload_type));
+    }
+
+    fn binding(&mut self, binding: &TrackBinding, rtx_taken: bool) {
+        let TrackBinding { track_id, stream_id, ssrc, .. } = binding;
+        let rtx = binding.rtx_ssrc.filter(|_| rtx_taken);
+        if let Some(rtx) = rtx {
+            self.line(format_args!("a=ssrc-group:FID {ssrc} {rtx}"));
+        }
+        for ssrc in std::iter::once(*ssrc).chain(rtx) {
+            self.line(format_args!("a=ssrc:{ssrc} cname:{stream_id}"));
+            self.line(format_args!("a=ssrc:{ssrc} msid:{stream_id} {track_id}"));
+            self.line(format_args!("a=ssrc:{ssrc} mslabel:{stream_id}"));
+            self.line(format_args!("a=ssrc:{ssrc} label:{track_id}"));
+        }
+        self.line(format_args!("a=msid:{stream_id} {track_id}"));
+    }
+
+    fn credentials(&mut self) {
+        let local = self.local;
+        self.line(format_args!("a=ice-ufrag:{}", local.ice_ufrag));
+        self.line(format_args!("a=ice-pwd:{}", local.ice_pwd.reveal()));
+    }
+
+    /// Into the first section in use: with BUNDLE it carries the transport of all.
+    fn candidates(&mut self) {
+        if !std::mem::take(&mut self.candidates_due) {
+            return;
+        }
+        let local = self.local;
+        for candidate in &local.candidates {
+            self.line(format_args!("a={candidate}"));
+        }
+        if local.end_of_candidates {
+            self.line(format_args!("a=end-of-candidates"));
+        }
+    }
+
+    fn line(&mut self, line: fmt::Arguments<'_>) {
+        // Writing into a String cannot fail.
+        let _ = self.out.write_fmt(line);
+        self.out.push_str("\r\n");
+    }
+}

@@ -1,0 +1,208 @@
+import { Room, createLocalAudioTrack, createLocalVideoTrack, VideoPresets } from 'livekit-client';
+import type { LocalAudioTrack, LocalVideoTrack } from 'livekit-client';
+import { byId } from './dom';
+import { icon } from './icons';
+import type { Settings } from './settings';
+
+/** What the form says. */
+export interface Entry {
+  name: string;
+  room: string;
+  token: string;
+}
+
+/** Local tracks that go from the preview into the call. */
+export interface LocalTracks {
+  audio: LocalAudioTrack | undefined;
+  video: LocalVideoTrack | undefined;
+}
+
+const form = byId('join-form', HTMLFormElement);
+const nameInput = byId('name', HTMLInputElement);
+const roomInput = byId('room', HTMLInputElement);
+const tokenInput = byId('token', HTMLTextAreaElement);
+const joinButton = byId('join', HTMLButtonElement);
+const errorText = byId('lobby-error', HTMLParagraphElement);
+const video = byId('preview-video', HTMLVideoElement);
+const note = byId('preview-note', HTMLParagraphElement);
+
+/** The page before a call: who, where, with which camera and microphone. */
+export class Lobby {
+  onJoin: (entry: Entry) => void = () => {};
+  private readonly microphone: DeviceSwitch<LocalAudioTrack>;
+  private readonly camera: DeviceSwitch<LocalVideoTrack>;
+
+  constructor(settings: Settings) {
+    nameInput.value = settings.name;
+    roomInput.value = settings.room;
+    tokenInput.value = settings.token;
+    if (settings.token) this.showTokenField();
+    this.microphone = new DeviceSwitch({
+      button: byId('lobby-mic', HTMLButtonElement),
+      select: byId('microphones', HTMLSelectElement),
+      kind: 'audioinput',
+      noun: 'microphone',
+      icons: ['mic', 'micOff'],
+      create: (deviceId) => createLocalAudioTrack({ deviceId, echoCancellation: true, noiseSuppression: true }),
+      changed: () => {},
+    });
+    this.camera = new DeviceSwitch({
+      button: byId('lobby-camera', HTMLButtonElement),
+      select: byId('cameras', HTMLSelectElement),
+      kind: 'videoinput',
+      noun: 'camera',
+      icons: ['camera', 'cameraOff'],
+      create: (deviceId) => createLocalVideoTrack({ deviceId, resolution: VideoPresets.h720.resolution }),
+      changed: (track, problem) => showPreview(track, problem),
+    });
+    form.addEventListener('submit', (event) => {
+      event.preventDefault();
+      this.submit();
+    });
+  }
+
+  /** Shows the lobby, with a word on why, and starts camera and microphone. */
+  async open(message: string): Promise<void> {
+    this.fail(message);
+    (nameInput.value ? (roomInput.value ? joinButton : roomInput) : nameInput).focus();
+    // One after the other: two permission questions at once confuse.
+    await this.microphone.open();
+    await this.camera.open();
+  }
+
+  submit(): void {
+    const entry = {
+      name: nameInput.value.trim(),
+      room: roomInput.value.trim(),
+      token: byId('token-field', HTMLDivElement).hidden ? '' : tokenInput.value.trim(),
+    };
+    this.fail('');
+    if (!entry.token) {
+      for (const [input, what] of [[nameInput, 'your name'], [roomInput, 'a room']] as const) {
+        const missing = input.value.trim() === '';
+        input.setAttribute('aria-invalid', String(missing));
+        if (missing) {
+          this.fail(`Please enter ${what}.`);
+          input.focus();
+          return;
+        }
+      }
+    }
+    this.onJoin(entry);
+  }
+
+  /** Hands the preview's tracks over; the lobby starts new ones when it opens again. */
+  takeTracks(): LocalTracks {
+    return { audio: this.microphone.take(), video: this.camera.take() };
+  }
+
+  askForToken(): void {
+    this.showTokenField();
+    this.fail('This server needs an access token.');
+    tokenInput.focus();
+  }
+
+  setBusy(busy: boolean): void {
+    joinButton.disabled = busy;
+    joinButton.textContent = busy ? 'Joining…' : 'Join';
+  }
+
+  fail(message: string): void {
+    errorText.textContent = message;
+  }
+
+  private showTokenField(): void {
+    byId('token-field', HTMLDivElement).hidden = false;
+  }
+}
+
+interface SwitchOptions<T> {
+  button: HTMLButtonElement;
+  select: HTMLSelectElement;
+  kind: 'audioinput' | 'videoinput';
+  noun: string;
+  icons: ['mic', 'micOff'] | ['camera', 'cameraOff'];
+  create: (deviceId: string | undefined) => Promise<T>;
+  changed: (track: T | undefined, problem: string) => void;
+}
+
+/** One button and one list of devices for a track that is on or off. */
+class DeviceSwitch<T extends LocalAudioTrack | LocalVideoTrack> {
+  private track: T | undefined;
+  private wanted = true;
+
+  constructor(private readonly options: SwitchOptions<T>) {
+    options.button.addEventListener('click', () => {
+      this.wanted = !this.wanted;
+      void this.restart();
+    });
+    options.select.addEventListener('change', () => {
+      this.wanted = true;
+      void this.restart();
+    });
+    this.draw();
+  }
+
+  async open(): Promise<void> {
+    await this.restart();
+    await this.fillSelect();
+  }
+
+  take(): T | undefined {
+    const track = this.track;
+    this.track = undefined;
+    this.options.changed(undefined, '');
+    return track;
+  }
+
+  private async restart(): Promise<void> {
+    this.track?.stop();
+    this.track = undefined;
+    let problem = '';
+    if (this.wanted) {
+      try {
+        this.track = await this.options.create(this.options.select.value || undefined);
+      } catch (error) {
+        this.wanted = false;
+        problem = deviceProblem(this.options.noun, error);
+      }
+    }
+    this.options.changed(this.track, problem);
+    this.draw();
+  }
+
+  private async fillSelect(): Promise<void> {
+    const { select, kind, noun } = this.options;
+    const devices = await Room.getLocalDevices(kind, false).catch(() => []);
+    const chosen = select.value || this.track?.mediaStreamTrack.getSettings().deviceId || '';
+    select.replaceChildren(
+      ...devices.map((device, index) => new Option(device.label || `${noun} ${index + 1}`, device.deviceId)),
+    );
+    if (devices.length === 0) select.append(new Option(`No ${noun} found`, ''));
+    else if (devices.some((device) => device.deviceId === chosen)) select.value = chosen;
+    select.disabled = devices.length < 2;
+  }
+
+  private draw(): void {
+    const { button, icons, noun } = this.options;
+    button.replaceChildren(icon(this.wanted ? icons[0] : icons[1]));
+    button.classList.toggle('off', !this.wanted);
+    button.setAttribute('aria-label', `${this.wanted ? 'Turn off' : 'Turn on'} ${noun}`);
+    button.title = button.getAttribute('aria-label') ?? '';
+  }
+}
+
+function showPreview(track: LocalVideoTrack | undefined, problem: string): void {
+  if (track) track.attach(video);
+  else video.srcObject = null;
+  video.hidden = !track;
+  note.textContent = track ? '' : problem || 'Your camera is off';
+}
+
+function deviceProblem(noun: string, error: unknown): string {
+  const name = error instanceof Error ? error.name : '';
+  if (!window.isSecureContext) return `A ${noun} needs a secure page (https or this machine)`;
+  if (name === 'NotAllowedError') return `The browser does not allow the ${noun}`;
+  if (name === 'NotFoundError') return `No ${noun} found`;
+  return `The ${noun} cannot be opened`;
+}
