@@ -7,8 +7,8 @@ const VOICES = {
   python: { toneHz: 660, colour: [210, 40, 40] },
   node: { toneHz: 880, colour: [40, 60, 210] },
 };
-/** Colours pass through 4:2:0 and a limited range; tones through Opus and, in the browser, FFT bins of 2.9 Hz. */
-const COLOUR_TOLERANCE = 30;
+/** Browsers and SDKs turn YUV into RGB by different matrices; tones pass through Opus and FFT bins of 2.9 Hz. */
+const COLOUR_TOLERANCE = 45;
 const TONE_TOLERANCE_HZ = 8;
 
 function differs(heard, voice) {

@@ -106,14 +106,11 @@ fn cargo_step(root: &Path, name: &str, arguments: &[&str]) -> Counts {
 fn cargo_tests(root: &Path) -> Counts {
     let mut counts = Counts::default();
     let started = Instant::now();
-    let arguments = ["test", "--workspace", "--release", "--no-fail-fast", "--quiet"];
-    let ended = process::run(cargo(root, &arguments), BUILD_LIMIT, |line| {
-        match harness_line(line) {
-            Some(more) => counts.add(more),
-            // The quiet harness prints a dot a test: nothing to read.
-            None if line.is_empty() || line.starts_with('.') || line.starts_with("running ") => {}
-            None => println!("{line}"),
-        }
+    let arguments = ["test", "--workspace", "--release", "--no-fail-fast"];
+    let ended = process::run(cargo(root, &arguments), BUILD_LIMIT, |line| match harness_line(line) {
+        Some(more) => counts.add(more),
+        None if line.is_empty() || line.starts_with("running ") => {}
+        None => println!("{line}"),
     });
     let ok = ended.as_ref().is_ok_and(|ended| ended.success);
     if !ok && counts.failed == 0 {

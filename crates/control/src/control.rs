@@ -183,17 +183,17 @@ impl Control {
 
     /// Passes a participant's request to the shard of its room.
     pub fn handle_request(&mut self, peer: PeerKey, request: Request) {
-        self.to_peer(peer, Command::Request { peer, request });
+        self.send_to_peer(peer, Command::Request { peer, request });
     }
 
     /// The signalling connection is gone without a leave.
     pub fn handle_signal_closed(&mut self, peer: PeerKey) {
-        self.to_peer(peer, Command::SignalClosed { peer });
+        self.send_to_peer(peer, Command::SignalClosed { peer });
     }
 
     /// Ends a session for a reason of the server's.
     pub fn handle_disconnect(&mut self, peer: PeerKey, reason: DisconnectReason) {
-        self.to_peer(peer, Command::Disconnect { peer, reason });
+        self.send_to_peer(peer, Command::Disconnect { peer, reason });
     }
 
     /// A shard says that a session is over.
@@ -356,7 +356,7 @@ impl Control {
             ending: false,
         };
         self.enter(peer, occupant);
-        self.to_peer(peer, Command::Join(join));
+        self.send_to_peer(peer, Command::Join(join));
         Ok(peer)
     }
 
@@ -383,7 +383,7 @@ impl Control {
             .collect();
         for peer in older {
             let reason = DisconnectReason::DuplicateIdentity;
-            self.to_peer(peer, Command::Disconnect { peer, reason });
+            self.send_to_peer(peer, Command::Disconnect { peer, reason });
         }
     }
 
@@ -411,7 +411,7 @@ impl Control {
         self.rooms.insert(sid.clone(), room);
         self.names.insert(name.clone(), sid.clone());
         self.set_end(&sid, None, ends_at);
-        self.to_shard(shard, Command::CreateRoom(Box::new(config)));
+        self.send_to_shard(shard, Command::CreateRoom(Box::new(config)));
         sid
     }
 
@@ -432,7 +432,7 @@ impl Control {
         }
         self.set_end(sid, before, None);
         self.names.remove(&name);
-        self.to_shard(shard, Command::CloseRoom { room: sid.clone(), reason, record });
+        self.send_to_shard(shard, Command::CloseRoom { room: sid.clone(), reason, record });
     }
 
     /// Fewest sessions, then fewest rooms, then the lowest number.
@@ -481,7 +481,7 @@ impl Control {
         }
     }
 
-    fn to_peer(&mut self, peer: PeerKey, command: Command) {
+    fn send_to_peer(&mut self, peer: PeerKey, command: Command) {
         let shard = self.peers.get_mut(&peer).and_then(|occupant| {
             let shard = self.rooms.get(&occupant.room)?.shard;
             let passes = !occupant.ending || !matches!(command, Command::Request { .. });
@@ -489,12 +489,12 @@ impl Control {
             passes.then_some(shard)
         });
         match shard {
-            Some(shard) => self.to_shard(shard, command),
+            Some(shard) => self.send_to_shard(shard, command),
             None => self.unknown_peers += 1,
         }
     }
 
-    fn to_shard(&mut self, shard: ShardIndex, command: Command) {
+    fn send_to_shard(&mut self, shard: ShardIndex, command: Command) {
         self.outputs.push_back(Output::ToShard { shard, command: Box::new(command) });
     }
 

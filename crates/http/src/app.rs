@@ -50,7 +50,8 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let address = listener.local_addr().unwrap_or_else(|_| ([0, 0, 0, 0], 0).into());
-    let service = Router::new().fallback(handle).with_state(app).into_make_service_with_connect_info::<SocketAddr>();
+    let service =
+        Router::new().fallback(handle).with_state(app).into_make_service_with_connect_info::<SocketAddr>();
     tokio::select! {
         ended = axum::serve(listener, service).into_future() => {
             ended.map_err(|source| ServeError { address, source })

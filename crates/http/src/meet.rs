@@ -2,9 +2,9 @@
 
 use crate::app::{App, respond};
 use axum::body::Body;
-use axum::http::{Response, StatusCode, header};
-use fanlight_livekit::http_rules::{Answer, HttpRequest};
+use axum::http::Response;
 use fanlight_base::Now;
+use fanlight_livekit::http_rules::{Answer, HttpRequest};
 use fanlight_livekit::token::{self, Grants, VideoGrant};
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +71,12 @@ fn grants(room: &str, name: &str, now: Now) -> Grants {
         ..VideoGrant::default()
     };
     let suffix = now.unix_ns / 1_000 % (1 << 24);
-    Grants { identity: format!("{name}-{suffix:06x}"), name: name.to_owned(), video: Some(video), ..Grants::default() }
+    Grants {
+        identity: format!("{name}-{suffix:06x}"),
+        name: name.to_owned(),
+        video: Some(video),
+        ..Grants::default()
+    }
 }
 
 fn is_same_origin(origin: &str, host: &str) -> bool {
@@ -97,7 +102,8 @@ fn redirect(to: &'static str) -> Response<Body> {
 
 #[cfg(feature = "web")]
 mod page {
-    use super::{Body, Response, StatusCode, header};
+    use super::{Body, Response};
+    use axum::http::{StatusCode, header};
 
     #[derive(rust_embed::RustEmbed)]
     #[folder = "../../web/dist"]
@@ -106,7 +112,8 @@ mod page {
     pub(super) fn file(name: &str) -> Option<Response<Body>> {
         let file = Dist::get(name)?;
         // Vite puts a hash of the content into the names under assets/.
-        let cache = if name.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
+        let cache =
+            if name.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
         Response::builder()
             .status(StatusCode::OK)
             .header(header::CONTENT_TYPE, mime(name))
@@ -142,6 +149,7 @@ mod page {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::StatusCode;
 
     #[test]
     fn only_the_pages_own_origin_is_the_same() {

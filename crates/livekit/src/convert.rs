@@ -65,8 +65,9 @@ pub fn add_track(request: &proto::AddTrackRequest) -> Result<AddTrack, AddTrackR
         }
         audio_features.contains(&number)
     };
-    let stereo = feature(request.stereo, TF_STEREO);
-    let disable_dtx = feature(request.disable_dtx, TF_NO_DTX);
+    #[expect(deprecated, reason = "old clients send these")]
+    let (stereo, disable_dtx) =
+        (feature(request.stereo, TF_STEREO), feature(request.disable_dtx, TF_NO_DTX));
     Ok(AddTrack {
         cid: request.cid.clone(),
         name: request.name.clone(),
@@ -138,7 +139,7 @@ pub fn room(info: &model::RoomInfo) -> proto::Room {
         creation_time: signed(config.created_ms / 1000),
         creation_time_ms: signed(config.created_ms),
         turn_password: config.turn_password.reveal().clone(),
-        enabled_codecs: enabled.map(codec).collect(),
+        enabled_codecs: enabled.map(|mime| codec(mime)).collect(),
         metadata: config.metadata.clone(),
         num_participants: info.num_participants,
         num_publishers: info.num_publishers,
@@ -234,8 +235,8 @@ pub(crate) fn track_permission(permission: &proto::TrackPermission) -> fanlight_
     }
 }
 
-pub(crate) fn codec(mime: &String) -> proto::Codec {
-    proto::Codec { mime: mime.clone(), fmtp_line: String::new() }
+pub(crate) fn codec(mime: &str) -> proto::Codec {
+    proto::Codec { mime: mime.to_owned(), fmtp_line: String::new() }
 }
 
 fn add_track_codec(codec: &proto::SimulcastCodec) -> AddTrackCodec {

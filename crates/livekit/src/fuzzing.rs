@@ -51,7 +51,7 @@ pub fn fuzz_token(data: &[u8]) {
 /// A data packet; what comes out must route to the same places again.
 pub fn fuzz_data_packet(data: &[u8]) {
     let (sid, identity) = (ParticipantSid::from("PA_a"), Identity::from("alice"));
-    let sender = Sender { sid: &sid, identity: &identity, reliable: data.len() % 2 == 0 };
+    let sender = Sender { sid: &sid, identity: &identity, reliable: data.len().is_multiple_of(2) };
     let Ok(routed) = (ENVELOPE.route)(data, &sender) else { return };
     let again = (ENVELOPE.route)(&routed.bytes, &sender);
     assert_eq!(again.as_ref(), Ok(&routed), "a stamped packet is stamped to itself");

@@ -96,11 +96,6 @@ impl<'a> BitReader<'a> {
         let low = u32::from(self.bit()?);
         Some((value << 1).saturating_sub(short_values).saturating_add(low))
     }
-
-    /// Bytes begun so far.
-    pub(crate) const fn bytes_read(&self) -> usize {
-        self.position.div_ceil(8)
-    }
 }
 
 #[cfg(test)]
@@ -122,6 +117,5 @@ mod tests {
         let mut bits = BitReader::new(&[0b0001_1011, 0b0111_0000]);
         let values: Vec<u32> = (0..5).filter_map(|_| bits.non_symmetric(5)).collect();
         assert_eq!(values, [0, 1, 2, 3, 4]);
-        assert_eq!(bits.bytes_read(), 2);
     }
 }

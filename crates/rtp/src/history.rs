@@ -214,7 +214,10 @@ mod tests {
         let mut history = History::new(512);
         sent(&mut history, 0, 65_536);
         let Resend::Packet(entry) = history.resend(at(10), 0, RTT) else { panic!() };
-        assert_eq!((entry.sequence, entry.marker(), entry.payload_type(), entry.rewrite), (65_536, true, 96, 7));
+        assert_eq!(
+            (entry.sequence, entry.marker(), entry.payload_type(), entry.rewrite),
+            (65_536, true, 96, 7)
+        );
         assert_eq!(history.resend(at(69), 0, RTT), Resend::TooSoon);
         assert!(matches!(history.resend(at(70), 0, RTT), Resend::Packet(_)));
         // A long round trip does not keep a packet back longer than 100 ms.

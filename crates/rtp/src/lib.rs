@@ -9,13 +9,25 @@
 
 mod bytes;
 pub mod extension;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod header;
+pub mod history;
+pub mod nack;
+pub mod payload;
+pub mod reports;
+pub mod rtcp;
 pub mod sequence;
+pub mod slab;
 pub mod srtp;
+pub mod twcc;
 
 pub use extension::{AudioLevel, ExtensionKind, ExtensionMap};
 pub use header::{ExtensionForm, HeaderFields, HeaderWriter, RtpError, RtpHeader, WrittenHeader};
+pub use history::{History, HistoryEntry, Resend};
+pub use nack::NackGenerator;
 pub use sequence::{SequenceExtender, TimestampExtender};
+pub use slab::{Slab, SlotRef};
 pub use srtp::{OpenedRtp, SrtpError, SrtpProfile, SrtpReceiver, SrtpSender};
 
 /// Whether a datagram whose first byte is in 128..=191 is RTCP and not RTP (RFC 5761 §4: packet types 192..=223).

@@ -73,7 +73,8 @@ impl NackGenerator {
             return;
         };
         if extended_sequence <= highest {
-            if let Ok(index) = self.missing.binary_search_by_key(&extended_sequence, |missing| missing.sequence)
+            if let Ok(index) =
+                self.missing.binary_search_by_key(&extended_sequence, |missing| missing.sequence)
                 && let Some(missing) = self.missing.remove(index)
             {
                 self.counters.recovered += u64::from(missing.tries > 0);

@@ -62,6 +62,9 @@ mod tests {
         assert_eq!(of(Kind::Video, "h264"), "video/VP8", "not enabled");
         assert_eq!(of(Kind::Video, "audio/opus"), "video/VP8", "of the other kind");
         assert_eq!(of(Kind::Audio, "Opus"), "audio/opus");
-        assert_eq!((canonical("VIDEO/av1"), is_svc("video/av1"), is_svc("video/vp8")), (Some("video/AV1"), true, false));
+        assert_eq!(
+            (canonical("VIDEO/av1"), is_svc("video/av1"), is_svc("video/vp8")),
+            (Some("video/AV1"), true, false)
+        );
     }
 }

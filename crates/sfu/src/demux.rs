@@ -43,11 +43,6 @@ impl Demux {
         self.ufrags.get(ufrag).copied()
     }
 
-    /// Whether a ufrag is taken.
-    pub(crate) fn has_ufrag(&self, ufrag: &str) -> bool {
-        self.ufrags.contains_key(ufrag)
-    }
-
     /// Announces a transport's local ufrag; a former one of it is forgotten.
     pub(crate) fn set_ufrag(&mut self, owner: Owner, ufrag: &str) {
         let known = self.known.entry(owner).or_default();
@@ -75,6 +70,12 @@ impl Demux {
         }
     }
 
+    /// Forgets a 5-tuple of a transport.
+    pub(crate) fn unlearn(&mut self, owner: Owner, addresses: Addresses) {
+        self.tuples.remove(&addresses);
+        self.forget_tuple(owner, addresses);
+    }
+
     /// Forgets a transport.
     pub(crate) fn forget(&mut self, owner: Owner) {
         let Some(known) = self.known.remove(&owner) else { return };
@@ -96,5 +97,21 @@ impl Demux {
         if let Some(known) = self.known.get_mut(&owner) {
             known.tuples.retain(|tuple| *tuple != addresses);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::testing::transport_id;
+    use fanlight_base::Protocol;
+
+    fn from(port: u16) -> Addresses {
+        let (local, remote) = (([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], port).into());
+        Addresses { local, remote, protocol: Protocol::Udp }
+    }
+
+    fn owner(room: u32) -> Owner {
+        Owner { room: RoomIndex(room), transport: transport_id(0) }
     }
 }

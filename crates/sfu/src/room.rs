@@ -126,8 +126,8 @@ impl Room {
         let Some(transport) = self.transports.get_mut(id) else { return };
         match transport.handle_datagram(now, addresses, bytes, batch) {
             Received::Rtp(rtp) => {
-                let (plain, sequence) = (&*rtp.packet, rtp.extended_sequence);
-                self.media.handle_rtp(now, &mut self.transports, id, plain, sequence, batch);
+                let (header, plain, sequence) = (&rtp.header, &*rtp.packet, rtp.extended_sequence);
+                self.media.handle_rtp(now, &mut self.transports, id, header, plain, sequence, batch);
             }
             Received::Rtcp(plain) => self.media.handle_rtcp(now, &mut self.transports, id, plain, batch),
             Received::Nothing(_) => {

@@ -103,7 +103,10 @@ mod tests {
         timers.set(Timer::Samples, at(3));
         timers.set(Timer::Counts, at(2));
         assert_eq!(timers.next(), (at(2), Why::Room));
-        assert_eq!((timers.pop(at(1)), timers.pop(at(4)), timers.pop(at(4))), (None, Some(Timer::Counts), Some(Timer::Samples)));
+        assert_eq!(
+            (timers.pop(at(1)), timers.pop(at(4)), timers.pop(at(4))),
+            (None, Some(Timer::Counts), Some(Timer::Samples))
+        );
         assert_eq!((timers.pop(at(9)), timers.next()), (None, (Mono::NEVER, Why::Idle)));
     }
 

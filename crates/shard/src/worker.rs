@@ -336,6 +336,7 @@ impl Worker {
     fn disconnect(&mut self, token: usize) {
         if let Some(mut connection) = self.connections.remove(&token) {
             self.by_addresses.remove(&connection.addresses);
+            self.sfu.handle_tcp_closed(self.clock.now(), connection.addresses, &mut self.batch);
             // The stream closes with the connection; a failed deregistration changes nothing.
             let _ = self.poll.registry().deregister(&mut connection.stream);
         }

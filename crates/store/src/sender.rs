@@ -33,6 +33,10 @@ pub(crate) struct EventReceiver {
 
 /// What travels to the writer's thread.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box would be an allocation on the shard's thread for each event"
+)]
 pub(crate) enum Message {
     Event(Event),
     Close,

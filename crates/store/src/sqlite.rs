@@ -136,3 +136,92 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
         Err(TryLockError::Error(error)) => Err(io(error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fanlight_telemetry::{Batch, TimelineRow};
+
+    const NOW: Now = Now { mono_ns: 0, unix_ns: 1_700_000_000_000_000_000 };
+
+    fn open(dir: &Path) -> Database {
+        let settings = Settings { node: "ND_test".into(), retention_days: 0 };
+        Database::open(dir, &settings, NOW).unwrap().0
+    }
+
+    fn batch(rows: u64) -> Batch {
+        let row = |id| TimelineRow {
+            id,
+            t_ms: id,
+            room: "RM_1".into(),
+            participant: Default::default(),
+            track: Default::default(),
+            event: "track_muted",
+            fields: format!("{{\"filler\":\"{}\"}}", "x".repeat(1_000)),
+        };
+        Batch { timeline: (1..=rows).map(row).collect(), ..Batch::default() }
+    }
+
+    fn rows(database: &Database) -> i64 {
+        database.connection.query_row("SELECT count(*) FROM timeline", [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn a_full_disk_leaves_nothing_half_written_and_is_worth_another_try() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut database = open(dir.path());
+        let pages: i64 =
+            database.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        database.connection.pragma_update(None, "max_page_count", pages + 10).unwrap();
+        let error = database.write(&batch(500)).unwrap_err();
+        assert!(error.is_passing(), "{error}");
+        assert_eq!(rows(&database), 0);
+        database.connection.pragma_update(None, "max_page_count", 1_000_000).unwrap();
+        database.write(&batch(500)).unwrap();
+        assert_eq!(rows(&database), 500);
+    }
+
+    #[test]
+    fn writing_a_batch_twice_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut database = open(dir.path());
+        database.write(&batch(5)).unwrap();
+        database.write(&batch(5)).unwrap();
+        assert_eq!(rows(&database), 5);
+    }
+
+    #[test]
+    fn a_table_that_somebody_dropped_is_not_worth_another_try() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut database = open(dir.path());
+        database.connection.execute_batch("DROP TABLE timeline").unwrap();
+        assert!(!database.write(&batch(1)).unwrap_err().is_passing());
+        assert!(database.write(&batch(0)).is_ok());
+    }
+
+    #[test]
+    fn what_is_read_often_is_found_by_an_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = open(dir.path());
+        for sql in [
+            "SELECT * FROM rooms WHERE name = '' OR sid = ''",
+            "SELECT * FROM participants WHERE room_sid = ''",
+            "SELECT * FROM participants WHERE left_ms IS NULL",
+            "SELECT * FROM tracks WHERE room_sid = ''",
+            "SELECT * FROM tracks WHERE ended_ms IS NULL",
+            "SELECT * FROM counters WHERE track_id = 1",
+            "SELECT * FROM timeline WHERE room_sid = '' AND t_ms BETWEEN 1 AND 2",
+        ] {
+            let plan: Vec<String> = database
+                .connection
+                .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+                .unwrap()
+                .query_map([], |row| row.get(3))
+                .unwrap()
+                .collect::<Result<_, _>>()
+                .unwrap();
+            let scans = plan.iter().any(|step| step.starts_with("SCAN") && !step.contains("_open"));
+            assert!(!scans, "{sql}: {plan:?}");
+        }
+    }
+}

@@ -207,7 +207,7 @@ impl Sessions {
         row.kind.clone_from(&body.kind);
         row.hidden = body.hidden;
         row.signal_version = body.signal_version;
-        row.client.clone_from(&body.client);
+        row.client = ClientFacts::clone(&body.client);
         row.joined_ms = row.joined_ms.min(fact.unix_ms);
         Ok(())
     }

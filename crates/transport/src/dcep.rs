@@ -21,20 +21,20 @@ pub enum Reliability {
 
 /// A DATA_CHANNEL_OPEN.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Open {
+pub(crate) struct Open {
     /// Messages arrive in order.
-    pub ordered: bool,
+    pub(crate) ordered: bool,
     /// Reliability of messages.
-    pub reliability: Reliability,
+    pub(crate) reliability: Reliability,
     /// Label, at most [`LABEL_BYTES_MAX`] bytes.
-    pub label: String,
+    pub(crate) label: String,
     /// Subprotocol, at most [`LABEL_BYTES_MAX`] bytes.
-    pub protocol: String,
+    pub(crate) protocol: String,
 }
 
 /// A DCEP message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Message {
+pub(crate) enum Message {
     /// Opens the channel of its stream.
     Open(Open),
     /// Confirms it.
@@ -43,7 +43,7 @@ pub enum Message {
 
 /// Why a DCEP message is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum DcepError {
+pub(crate) enum DcepError {
     /// Shorter than its fields.
     #[error("truncated")]
     Truncated,
@@ -60,7 +60,7 @@ pub enum DcepError {
 
 impl Message {
     /// Reads a message.
-    pub fn parse(bytes: &[u8]) -> Result<Self, DcepError> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, DcepError> {
         match bytes.first() {
             Some(&TYPE_ACK) => Ok(Self::Ack),
             Some(&TYPE_OPEN) => Open::parse(bytes).map(Self::Open),
@@ -87,7 +87,7 @@ impl Open {
     }
 
     /// Writes the message; label and protocol are cut to [`LABEL_BYTES_MAX`].
-    pub fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let (kind, parameter) = match self.reliability {
             Reliability::Reliable => (0, 0),
             Reliability::Retransmits(count) => (1, count),

@@ -173,3 +173,75 @@ const fn exported(profile: dimpl::SrtpProfile) -> Option<ExportedProfile> {
 fn terminal(error: dimpl::Error) -> DtlsError {
     DtlsError(error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    struct End {
+        session: DimplSession,
+        profile: Option<ExportedProfile>,
+        material: Vec<u8>,
+        connected: bool,
+        messages: Vec<Vec<u8>>,
+    }
+
+    impl End {
+        fn new(now: Instant, mode: DtlsMode) -> Self {
+            let certificate = Certificate::generate().expect("a certificate");
+            let session = DimplSession::new(now, &certificate, mode);
+            Self { session, profile: None, material: Vec::new(), connected: false, messages: Vec::new() }
+        }
+
+        fn drain(&mut self) -> Vec<Vec<u8>> {
+            let (mut packets, mut buffer) = (Vec::new(), Vec::new());
+            loop {
+                match self.session.poll(&mut buffer) {
+                    DtlsOutput::Packet(packet) => packets.push(packet.to_vec()),
+                    DtlsOutput::PeerCertificate(der) => assert!(!der.is_empty()),
+                    DtlsOutput::Keys(keys) => {
+                        self.profile = Some(keys.profile);
+                        self.material = keys.material.reveal().clone();
+                    }
+                    DtlsOutput::Connected => self.connected = true,
+                    DtlsOutput::Message(bytes) => self.messages.push(bytes.to_vec()),
+                    DtlsOutput::CloseNotify => {}
+                    DtlsOutput::Idle(_) => return packets,
+                }
+            }
+        }
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "an Instant cannot be made without the clock; its value is arbitrary")]
+    fn handshake(mode: DtlsMode) -> (End, End) {
+        let mut now = Instant::now();
+        let (mut client, mut server) = (End::new(now, DtlsMode::Client), End::new(now, mode));
+        client.session.tick(now).expect("starts");
+        for _ in 0..20 {
+            now += Duration::from_millis(10);
+            for packet in client.drain() {
+                server.session.receive(now, &packet).expect("taken");
+            }
+            for packet in server.drain() {
+                client.session.receive(now, &packet).expect("taken");
+            }
+        }
+        (client, server)
+    }
+
+    #[test]
+    fn a_server_of_either_kind_gets_along_with_a_client_that_speaks_both_versions() {
+        for (mode, version) in [(DtlsMode::Server12, DtlsVersion::Dtls12), (DtlsMode::Server, DtlsVersion::Dtls13)] {
+            let (mut client, mut server) = handshake(mode);
+            assert!(client.connected && server.connected);
+            assert_eq!(client.session.version(), Some(version));
+            assert_eq!(server.session.version(), Some(version));
+            assert_eq!(server.profile, Some(ExportedProfile::AeadAes256Gcm));
+            assert_eq!((client.profile, &client.material), (server.profile, &server.material));
+            server.session.send(b"message").expect("sent");
+            let packets = server.drain();
+            assert_eq!(packets.len(), 1);
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! Fuzz targets: plain functions that must not panic, whatever the bytes.
 
+pub use crate::negotiate::fuzzing::fuzz_sdp;
+
 use crate::client_hello::HelloCollector;
 use crate::dcep::Message;
 use crate::demux::{classify, stun_local_ufrag};

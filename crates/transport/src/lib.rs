@@ -18,6 +18,7 @@ pub mod framing;
 pub mod fuzzing;
 mod ice;
 pub mod limits;
+pub mod negotiate;
 mod sctp;
 pub mod sdp;
 mod transport;

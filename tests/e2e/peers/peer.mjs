@@ -4,6 +4,7 @@ import {
   AudioFrame,
   AudioSource,
   AudioStream,
+  DataPacketKind,
   LocalAudioTrack,
   LocalVideoTrack,
   Room,
@@ -92,7 +93,7 @@ room.on(RoomEvent.TrackSubscribed, (track, _publication, participant) => {
   work(track, participant.identity).catch((error) => say({ event: 'note', error: String(error) }));
 });
 room.on(RoomEvent.DataReceived, (payload, participant, kind, topic) => {
-  const packet = { from: participant?.identity ?? '', text: new TextDecoder().decode(payload), topic: topic ?? '', reliable: kind === 0 };
+  const packet = { from: participant?.identity ?? '', text: new TextDecoder().decode(payload), topic: topic ?? '', reliable: kind === DataPacketKind.KIND_RELIABLE };
   say({ event: 'data', packet });
 });
 

@@ -10,6 +10,7 @@ use livekit_protocol as proto;
 use proto::request_response::{Reason, Request as Echoed};
 use proto::signal_request::Message as Asked;
 use proto::signal_response::Message as Said;
+use std::collections::BTreeMap;
 
 /// The JSON of an ICE candidate (`RTCIceCandidateInit`), as far as it matters.
 #[derive(serde::Deserialize)]
@@ -111,13 +112,15 @@ impl Session {
     /// Who may change itself is told here when it asks for too much; who may not is told by the SFU, which knows the
     /// rights of this moment.
     fn update_metadata(&mut self, server: &Server, update: proto::UpdateParticipantMetadata) -> Vec<Action> {
+        let attributes: BTreeMap<String, String> = update.attributes.clone().into_iter().collect();
+        let attributes_bytes = attributes.iter().map(|(key, value)| key.len().saturating_add(value.len())).sum();
         let limits = &server.limits;
         let over = |bytes: usize, limit: usize| limit > 0 && bytes > limit;
         let too_long = if over(update.name.len(), limits.name_bytes) {
             Some("exceeds name length limit")
         } else if over(update.metadata.len(), limits.metadata_bytes) {
             Some("exceeds metadata size limit")
-        } else if over(attributes_bytes(&update), limits.attributes_bytes) {
+        } else if over(attributes_bytes, limits.attributes_bytes) {
             Some("exceeds attributes size limit")
         } else {
             None
@@ -134,7 +137,7 @@ impl Session {
             request_id: update.request_id,
             name: update.name,
             metadata: update.metadata,
-            attributes: update.attributes.into_iter().collect(),
+            attributes,
         })
     }
 
@@ -231,12 +234,6 @@ fn honoured(reason: i32) -> DisconnectReason {
         Ok(proto::DisconnectReason::AgentError) => DisconnectReason::AgentError,
         _ => DisconnectReason::ClientInitiated,
     }
-}
-
-fn attributes_bytes(update: &proto::UpdateParticipantMetadata) -> usize {
-    let size = |(key, value): (&String, &String)| key.len().saturating_add(value.len());
-    // Sums do not depend on the order of the map.
-    (&update.attributes).into_iter().map(size).sum()
 }
 
 fn milliseconds(now: Now) -> i64 {

@@ -20,6 +20,11 @@ pub use xr::{Dlrr, ExtendedReport, XrBlock, XrBlocks};
 
 use crate::bytes::Reader;
 
+/// Packet status symbols, for the builder of feedback.
+pub(crate) mod status {
+    pub(crate) use super::twcc::{LARGE_DELTA, NOT_RECEIVED, RUN_MAX, SMALL_DELTA};
+}
+
 /// Packet types (RFC 3550 §12.1, RFC 4585 §6.1, RFC 3611 §2).
 pub mod packet_type {
     /// Sender report.

@@ -44,8 +44,7 @@ impl<'a> TransportFeedback<'a> {
             chunks = chunks.saturating_add(1);
             let reported = chunk.len().min(usize::from(packet_count).saturating_sub(covered));
             deltas_len = deltas_len.saturating_add(chunk.deltas_len(reported));
-            // An empty run would make no progress and says nothing.
-            covered = covered.saturating_add(reported.max(1));
+            covered = covered.saturating_add(reported);
         }
         let (chunks, _) = words.split_at_checked(chunks)?;
         let deltas = reader.rest().get(chunks.len().saturating_mul(2)..)?;

@@ -75,8 +75,7 @@ impl Cipher {
                 copy_tag(tag, sealed.as_ref());
             }
             Self::Cm(cm) => {
-                let (payload, _) =
-                    rest.split_last_chunk_mut::<HMAC_TAG_LEN>().ok_or(SrtpError::Malformed)?;
+                let (payload, _) = rest.split_last_chunk_mut::<HMAC_TAG_LEN>().ok_or(SrtpError::Malformed)?;
                 apply_counter_mode(&cm.key, counter_iv(&cm.salt, ssrc, index), payload)?;
                 let (authenticated, tag) =
                     packet.split_last_chunk_mut::<HMAC_TAG_LEN>().ok_or(SrtpError::Malformed)?;
@@ -151,7 +150,12 @@ impl Cipher {
     }
 
     /// Opens an RTCP packet; returns its length without tag and index. A failure may leave it overwritten.
-    pub(super) fn open_rtcp(&self, packet: &mut [u8], ssrc: u32, index_word: u32) -> Result<usize, SrtpError> {
+    pub(super) fn open_rtcp(
+        &self,
+        packet: &mut [u8],
+        ssrc: u32,
+        index_word: u32,
+    ) -> Result<usize, SrtpError> {
         let encrypted = index_word & SRTCP_ENCRYPTED != 0;
         let index = index_word & !SRTCP_ENCRYPTED;
         match self {

@@ -30,7 +30,11 @@ pub(super) struct Derivation {
 }
 
 impl Derivation {
-    pub(super) fn new(profile: SrtpProfile, master_key: &[u8], master_salt: &[u8]) -> Result<Self, SrtpError> {
+    pub(super) fn new(
+        profile: SrtpProfile,
+        master_key: &[u8],
+        master_salt: &[u8],
+    ) -> Result<Self, SrtpError> {
         if master_key.len() != profile.key_len() || master_salt.len() != profile.salt_len() {
             return Err(SrtpError::KeyLength);
         }
@@ -70,7 +74,11 @@ pub(super) fn counter_mode_key(key: &[u8]) -> Result<EncryptingKey, SrtpError> {
 }
 
 /// XORs the key stream that starts at `iv` into `bytes`.
-pub(super) fn apply_counter_mode(key: &EncryptingKey, iv: [u8; 16], bytes: &mut [u8]) -> Result<(), SrtpError> {
+pub(super) fn apply_counter_mode(
+    key: &EncryptingKey,
+    iv: [u8; 16],
+    bytes: &mut [u8],
+) -> Result<(), SrtpError> {
     if bytes.is_empty() {
         return Ok(());
     }

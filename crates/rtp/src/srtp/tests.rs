@@ -105,10 +105,7 @@ fn rtcp_is_sealed_as_in_rfc_7714_17() {
 
 #[test]
 fn authenticated_rtcp_without_encryption_is_opened_as_in_rfc_7714_17() {
-    let cases = [
-        (16, "841dd968 3dd78ec9 2ae58790 125f62b3"),
-        (32, "91db4afb feee5a97 8fab4393 ed2615fe"),
-    ];
+    let cases = [(16, "841dd968 3dd78ec9 2ae58790 125f62b3"), (32, "91db4afb feee5a97 8fab4393 ed2615fe")];
     for (key_len, tag) in cases {
         let clear = hex(RFC_7714_RTCP);
         let mut packet = [&clear[..], &hex(tag), &hex("000005d4")].concat();
@@ -233,8 +230,7 @@ fn one_stream_more_than_the_limit_is_refused() {
     let (mut sender, _) = pair(SrtpProfile::AeadAes128Gcm);
     let (key, salt): (Vec<u8>, Vec<u8>) = ((1..17).collect(), (101..113).collect());
     let limits = ReceiveLimits { ssrcs_max: 2, ..ReceiveLimits::default() };
-    let mut receiver =
-        SrtpReceiver::with_limits(SrtpProfile::AeadAes128Gcm, &key, &salt, limits).unwrap();
+    let mut receiver = SrtpReceiver::with_limits(SrtpProfile::AeadAes128Gcm, &key, &salt, limits).unwrap();
     for ssrc in [1, 2] {
         assert!(receiver.open_rtp(&mut sealed(&mut sender, ssrc, 1)).is_ok());
     }

@@ -1,31 +1,15 @@
 //! The publisher's clock against ours, and its media time against its clock.
 
 use fanlight_base::Now;
+use fanlight_rtp::reports::RtpClock;
 
 /// A jump of this size is a clock that was set, not a path that changed.
 const JUMP_NS: i64 = 1_000_000_000;
 
-/// A point that a sender report gives: media time and wall clock of the publisher.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct MediaTime {
-    /// 32.32 NTP, the publisher's clock.
-    pub(super) ntp: u64,
-    /// RTP timestamp at that time.
-    pub(super) timestamp: u32,
-}
-
-impl MediaTime {
-    /// The RTP timestamp at another time of the publisher's clock.
-    pub(super) fn at(self, ntp: u64, clock_rate: u32) -> u32 {
-        let passed = i128::from(ntp.wrapping_sub(self.ntp).cast_signed());
-        // Wrapping like the timestamp itself.
-        self.timestamp.wrapping_add(((passed * i128::from(clock_rate)) >> 32) as u32)
-    }
-
-    /// What has to be added to timestamps of this stream to get those of `other`, which has the same clock rate.
-    pub(super) fn delta_to(self, other: Self, clock_rate: u32) -> u32 {
-        other.at(self.ntp, clock_rate).wrapping_sub(self.timestamp)
-    }
+/// What has to be added to timestamps of the stream with clock `new` to get those of the one with clock `old`; both are
+/// of one publisher.
+pub(super) const fn delta(new: &RtpClock, old: &RtpClock) -> u32 {
+    old.timestamp_at(new.ntp).wrapping_sub(new.timestamp)
 }
 
 /// How far our wall clock is ahead of a publisher's, the shortest way of a report included.
@@ -75,11 +59,9 @@ mod tests {
 
     #[test]
     fn two_streams_of_one_clock_are_aligned_by_their_reports() {
-        let old = MediaTime { ntp: 1_000 * SECOND, timestamp: 500 };
-        let new = MediaTime { ntp: 1_001 * SECOND, timestamp: 4_000_000_000 };
-        let delta = new.delta_to(old, 90_000);
-        assert_eq!(4_000_000_000u32.wrapping_add(delta), 500 + 90_000);
-        assert_eq!(new.at(1_000 * SECOND, 90_000), 4_000_000_000 - 90_000);
+        let old = RtpClock { clock_rate_hz: 90_000, ntp: 1_000 * SECOND, timestamp: 500 };
+        let new = RtpClock { clock_rate_hz: 90_000, ntp: 1_001 * SECOND, timestamp: 4_000_000_000 };
+        assert_eq!(4_000_000_000u32.wrapping_add(delta(&new, &old)), 500 + 90_000);
     }
 
     #[test]

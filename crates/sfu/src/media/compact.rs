@@ -52,7 +52,8 @@ mod tests {
         assert_eq!(compact.map(10), Some(10));
         compact.remove(11);
         compact.remove(13);
-        let mapped: Vec<u64> = [14, 12, 10, 15].iter().filter_map(|&sequence| compact.map(sequence)).collect();
+        let mapped: Vec<u64> =
+            [14, 12, 10, 15].iter().filter_map(|&sequence| compact.map(sequence)).collect();
         assert_eq!(mapped, [12, 11, 10, 13]);
     }
 

@@ -1,15 +1,17 @@
 //! One subscription: the state that every packet of a track meets once per subscriber.
 
-use super::clock::MediaTime;
-use super::forward::rewrite::{Align, Numbers, Rewrite, Stale, Vp8Numbers};
+use super::clock;
+use super::forward::rewrite::{Align, Numbers, Rewrite, Stale};
 use super::forward::select::{Choice, LayerSet, Select, Unwanted};
 use super::header::{HEADER_BYTES_MAX, PassedRef, Template, Written};
 use super::limits::{HISTORY_PACKETS, LAYERS_MAX};
-use super::packet::{Packet, vp8_numbers_from_word, vp8_word, write_vp8};
+use super::packet::{Packet, Record, vp8_numbers, vp8_word, write_vp8};
 use super::spec::{DownKey, Subscribe, SubscribeCodec};
 use super::transports::{TransportId, Transports};
 use fanlight_base::{Mono, Now, SendBatch};
-use fanlight_rtp::{HeaderFields, History, HistoryEntry, Resend};
+use fanlight_rtp::payload::vp8::Vp8Descriptor;
+use fanlight_rtp::reports::RtpClock;
+use fanlight_rtp::{HeaderFields, History, HistoryEntry, Resend, Slab};
 use fanlight_transport::RtpOut;
 use std::time::Duration;
 
@@ -26,7 +28,7 @@ pub(super) struct Outbound<'a> {
 pub(super) struct SourceTimes {
     pub(super) clock_rate: u32,
     /// By layer: identity and sender report of its stream.
-    pub(super) by_layer: [(u32, Option<MediaTime>); LAYERS_MAX],
+    pub(super) by_layer: [(u32, Option<RtpClock>); LAYERS_MAX],
 }
 
 /// Why a packet did not go to a subscriber.
@@ -49,7 +51,32 @@ pub(super) enum Dropped {
 }
 
 /// Number of reasons.
-pub(super) const REASONS: usize = 7;
+pub(super) const REASONS: usize = Dropped::ALL.len();
+
+impl Dropped {
+    /// In the order of the enum.
+    pub(super) const ALL: [Self; 7] = [
+        Self::Disabled,
+        Self::OtherLayer,
+        Self::NoKeyFrame,
+        Self::NotConnected,
+        Self::Codec,
+        Self::Stale,
+        Self::Unsendable,
+    ];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::OtherLayer => "other_layer",
+            Self::NoKeyFrame => "no_key_frame",
+            Self::NotConnected => "not_connected",
+            Self::Codec => "codec",
+            Self::Stale => "stale",
+            Self::Unsendable => "unsendable",
+        }
+    }
+}
 
 /// What one layer brought to a subscriber.
 #[derive(Debug, Clone, Copy, Default)]
@@ -74,6 +101,15 @@ pub(super) struct DownCounters {
     pub(super) lost: u64,
     pub(super) jitter_us: u64,
     pub(super) rtt_us: u64,
+}
+
+impl DownCounters {
+    /// Packets and payload bytes of media.
+    pub(super) fn sent(&self) -> (u64, u64) {
+        self.layers
+            .iter()
+            .fold((0, 0), |(packets, bytes), layer| (packets + layer.packets, bytes + layer.bytes))
+    }
 }
 
 /// RTX towards the subscriber: a stream of its own (RFC 4588).
@@ -192,8 +228,10 @@ impl Down {
             Choice::Switch => self.switch(out, packet, times)?,
             Choice::Drop(unwanted) => return self.forward_late(out, packet, unwanted),
         }
-        let numbers =
-            self.rewrite.next(out.now.mono(), packet.source, &packet.numbers).map_err(|Stale| Dropped::Stale)?;
+        let numbers = self
+            .rewrite
+            .next(out.now.mono(), packet.source, &packet.numbers)
+            .map_err(|Stale| Dropped::Stale)?;
         self.send(out, packet, &numbers)
     }
 
@@ -260,12 +298,14 @@ impl Down {
             timestamp: numbers.timestamp,
             ssrc: self.ssrc,
         };
-        let written =
-            self.template.write(out.header, &fields, self.with_mid, packet.passed).ok_or(Dropped::Unsendable)?;
+        let written = self
+            .template
+            .write(out.header, &fields, self.with_mid, packet.passed)
+            .ok_or(Dropped::Unsendable)?;
         let mut word = 0;
-        if let Some(layout) = packet.vp8 {
-            write_vp8(packet.payload, layout, numbers.vp8);
-            word = vp8_word(layout, numbers.vp8);
+        if let Some(descriptor) = &packet.vp8 {
+            write_vp8(packet.payload, descriptor, numbers.vp8);
+            word = vp8_word(numbers.vp8);
         }
         let payload = if self.codec.strip_red { packet.red_primary() } else { &*packet.payload };
         let payload_len = payload.len() as u64;
@@ -312,7 +352,7 @@ impl Down {
         &mut self,
         out: &mut Outbound<'_>,
         sequence: u16,
-        slab: &fanlight_rtp::Slab,
+        slab: &Slab,
         scratch: &mut Vec<u8>,
     ) -> bool {
         let rtt = Duration::from_micros(self.counters.rtt_us.max(1));
@@ -320,12 +360,14 @@ impl Down {
         let Resend::Packet(entry) = history.resend(out.now.mono(), sequence, rtt) else { return false };
         let codec = self.codecs.iter().find(|codec| codec.published == entry.payload_type());
         let Some(payload_type) = codec.and_then(|codec| codec.rtx_payload_type) else { return false };
-        let Some(record) = slab.get(entry.payload).and_then(super::packet::Record::read) else { return false };
+        let Some(record) = slab.get(entry.payload).and_then(Record::read) else { return false };
         scratch.clear();
         scratch.extend_from_slice(&(entry.sequence as u16).to_be_bytes());
         scratch.extend_from_slice(record.payload);
-        if let Some((layout, numbers)) = vp8_numbers_from_word(entry.rewrite, record.payload) {
-            write_vp8(scratch.get_mut(2..).unwrap_or_default(), layout, numbers);
+        if let (Some(numbers), Some(descriptor)) =
+            (vp8_numbers(entry.rewrite), Vp8Descriptor::parse(record.payload))
+        {
+            write_vp8(scratch.get_mut(2..).unwrap_or_default(), &descriptor, numbers);
         }
         let fields = HeaderFields {
             marker: entry.marker(),
@@ -335,7 +377,9 @@ impl Down {
             timestamp: entry.timestamp,
             ssrc: rtx.ssrc,
         };
-        let Some(written) = self.template.write(out.header, &fields, false, record.passed) else { return false };
+        let Some(written) = self.template.write(out.header, &fields, false, record.passed) else {
+            return false;
+        };
         let number = rtx.next;
         rtx.next += 1;
         if seal(out, self.transport, &written, scratch, number).is_err() {
@@ -354,10 +398,13 @@ impl Down {
 const LAYER_SHIFT: u32 = 30;
 
 impl SourceTimes {
+    /// Nothing is known, or needed: the packet cannot begin a source.
+    pub(super) const NONE: Self = Self { clock_rate: 1, by_layer: [(u32::MAX, None); LAYERS_MAX] };
+
     fn align(&self, old: u32, new: u32) -> Align {
         let find = |source| self.by_layer.iter().find(|(id, _)| *id == source).and_then(|(_, time)| *time);
         match (find(old), find(new)) {
-            (Some(old), Some(new)) => Align::Delta(new.delta_to(old, self.clock_rate)),
+            (Some(old), Some(new)) => Align::Delta(clock::delta(&new, &old)),
             _ => Align::Unknown,
         }
     }

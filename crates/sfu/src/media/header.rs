@@ -169,8 +169,11 @@ impl Template {
         Some(Written {
             len,
             transport_cc_offset: (self.transport_cc != 0).then_some(ELEMENTS + 1),
-            abs_send_time_offset: (self.abs_send_time != 0)
-                .then_some(if self.transport_cc != 0 { ELEMENTS + 4 } else { ELEMENTS + 1 }),
+            abs_send_time_offset: (self.abs_send_time != 0).then_some(if self.transport_cc != 0 {
+                ELEMENTS + 4
+            } else {
+                ELEMENTS + 1
+            }),
         })
     }
 
@@ -278,7 +281,8 @@ mod tests {
             assert_eq!(header.extension(&bytes, 4), Some(&b"12"[..]));
             assert_eq!(header.extension(&bytes, 1), Some(&[0x85][..]));
             assert_eq!(header.extension(&bytes, dd_id), Some(&dd[..]));
-            let offset = |id| header.extensions(&bytes).find(|element| element.id == id).map(|element| element.offset);
+            let offset =
+                |id| header.extensions(&bytes).find(|element| element.id == id).map(|element| element.offset);
             assert_eq!((written.transport_cc_offset, written.abs_send_time_offset), (offset(3), offset(2)));
             let kept = PassedRef::from_bytes(passed.bytes());
             assert_eq!(kept.long, dd.len() > 16);

@@ -2,7 +2,7 @@
 
 /// A place in a [`Slots`] and which of its successive values is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Slot {
+pub(crate) struct Slot {
     pub(super) index: u32,
     generation: u32,
 }
@@ -35,15 +35,22 @@ impl<T> Default for Slots<T> {
 
 impl<T> Slots<T> {
     pub(super) fn insert(&mut self, value: T) -> Slot {
+        self.insert_with(|_| value)
+    }
+
+    /// Adds a value that knows its own key.
+    pub(super) fn insert_with(&mut self, make: impl FnOnce(Slot) -> T) -> Slot {
         if let Some(index) = self.free.pop()
             && let Some(entry) = self.entries.get_mut(index as usize)
         {
-            entry.value = Some(value);
-            return Slot { index, generation: entry.generation };
+            let slot = Slot { index, generation: entry.generation };
+            entry.value = Some(make(slot));
+            return slot;
         }
         let index = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
-        self.entries.push(Entry { generation: 0, value: Some(value) });
-        Slot { index, generation: 0 }
+        let slot = Slot { index, generation: 0 };
+        self.entries.push(Entry { generation: 0, value: Some(make(slot)) });
+        slot
     }
 
     pub(super) fn get(&self, slot: Slot) -> Option<&T> {

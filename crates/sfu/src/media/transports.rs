@@ -5,40 +5,40 @@ use fanlight_transport::Transport;
 
 /// Names a transport in its [`Transports`]; never used again after [`Transports::remove`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TransportId(pub(super) Slot);
+pub(crate) struct TransportId(pub(super) Slot);
 
 /// Transports by id.
 #[derive(Debug, Default)]
-pub struct Transports(Slots<Transport>);
+pub(crate) struct Transports(Slots<Transport>);
 
 impl Transports {
     /// An empty table.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Adds a transport.
-    pub fn insert(&mut self, transport: Transport) -> TransportId {
+    pub(crate) fn insert(&mut self, transport: Transport) -> TransportId {
         TransportId(self.0.insert(transport))
     }
 
     /// The transport, unless it was removed.
-    pub fn get(&self, id: TransportId) -> Option<&Transport> {
+    pub(crate) fn get(&self, id: TransportId) -> Option<&Transport> {
         self.0.get(id.0)
     }
 
     /// The transport, unless it was removed.
-    pub fn get_mut(&mut self, id: TransportId) -> Option<&mut Transport> {
+    pub(crate) fn get_mut(&mut self, id: TransportId) -> Option<&mut Transport> {
         self.0.get_mut(id.0)
     }
 
     /// Takes a transport out; [`super::RoomMedia::remove_transport`] has to be told first.
-    pub fn remove(&mut self, id: TransportId) -> Option<Transport> {
+    pub(crate) fn remove(&mut self, id: TransportId) -> Option<Transport> {
         self.0.remove(id.0)
     }
 
     /// All of them, in the order of their slots.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (TransportId, &mut Transport)> {
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (TransportId, &mut Transport)> {
         self.0.iter_mut().map(|(slot, transport)| (TransportId(slot), transport))
     }
 }

@@ -2,9 +2,7 @@
 
 use crate::codec;
 use crate::input::AddTrack;
-use crate::limits::{
-    AUDIO_FEATURES_MAX, LAYERS_MAX, TRACK_CODECS_MAX, TRACK_TEXT_BYTES_MAX,
-};
+use crate::limits::{AUDIO_FEATURES_MAX, LAYERS_MAX, TRACK_CODECS_MAX, TRACK_TEXT_BYTES_MAX};
 use crate::model::{CodecInfo, Kind, Permission, Source, TrackInfo, VideoLayer, VideoLayerMode};
 use crate::output::RequestReason;
 use fanlight_base::{Random, TrackSid, sid_suffix};
@@ -39,11 +37,13 @@ pub(crate) fn check(permission: &Permission, request: &AddTrack) -> Result<(), R
     if texts.iter().any(|text| text.len() > TRACK_TEXT_BYTES_MAX) {
         return refuse(RequestReason::LimitExceeded, "TRACK_TEXT_BYTES_MAX 256");
     }
-    let layers = request.simulcast_codecs.iter().map(|codec| codec.layers.len()).chain([request.layers.len()]);
+    let layers =
+        request.simulcast_codecs.iter().map(|codec| codec.layers.len()).chain([request.layers.len()]);
     if layers.max() > Some(LAYERS_MAX) {
         return refuse(RequestReason::LimitExceeded, "LAYERS_MAX 8");
     }
-    if request.simulcast_codecs.len() > TRACK_CODECS_MAX || request.audio_features.len() > AUDIO_FEATURES_MAX {
+    if request.simulcast_codecs.len() > TRACK_CODECS_MAX || request.audio_features.len() > AUDIO_FEATURES_MAX
+    {
         return refuse(RequestReason::LimitExceeded, "TRACK_CODECS_MAX 8, AUDIO_FEATURES_MAX 32");
     }
     Ok(())
@@ -94,6 +94,7 @@ pub(crate) fn track_info(request: &AddTrack, sid: TrackSid, enabled: &[String]) 
 pub(crate) fn add_codecs(info: &mut TrackInfo, request: &AddTrack, enabled: &[String]) -> bool {
     let mut changed = false;
     for added in codecs(request, enabled) {
+        let count = info.codecs.len();
         match info.codecs.iter_mut().find(|codec| codec.mime_type.eq_ignore_ascii_case(&added.mime_type)) {
             Some(codec) if codec.cid.is_empty() => {
                 codec.cid = added.cid;
@@ -101,7 +102,7 @@ pub(crate) fn add_codecs(info: &mut TrackInfo, request: &AddTrack, enabled: &[St
                 changed = true;
             }
             Some(_) => {}
-            None if info.codecs.len() < TRACK_CODECS_MAX => {
+            None if count < TRACK_CODECS_MAX => {
                 info.codecs.push(added);
                 changed = true;
             }
@@ -181,7 +182,9 @@ mod tests {
     use crate::input::AddTrackCodec;
 
     fn enabled() -> Vec<String> {
-        ["video/VP8", "video/H264", "video/VP9", "video/AV1", "audio/opus", "audio/red"].map(String::from).to_vec()
+        ["video/VP8", "video/H264", "video/VP9", "video/AV1", "audio/opus", "audio/red"]
+            .map(String::from)
+            .to_vec()
     }
 
     fn request(kind: Kind, source: Source) -> AddTrack {
@@ -227,7 +230,10 @@ mod tests {
     #[test]
     fn a_microphone_is_told_as_livekit_tells_it() {
         let info = track_info(&request(Kind::Audio, Source::MICROPHONE), "TR_AM1".into(), &enabled());
-        assert_eq!((info.stream.as_str(), info.backup_codec_policy, info.mime_type.as_str()), ("camera", 1, ""));
+        assert_eq!(
+            (info.stream.as_str(), info.backup_codec_policy, info.mime_type.as_str()),
+            ("camera", 1, "")
+        );
         let codec = &info.codecs[0];
         assert_eq!(
             (codec.cid.as_str(), codec.mime_type.as_str(), codec.video_layer_mode),
@@ -241,7 +247,10 @@ mod tests {
         let mut request = request(Kind::Audio, Source::SCREEN_SHARE_AUDIO);
         (request.stereo, request.disable_dtx) = (true, true);
         let info = track_info(&request, "TR_As1".into(), &enabled());
-        assert_eq!((info.audio_features.as_slice(), info.stream.as_str()), ([TF_STEREO, TF_NO_DTX].as_slice(), "screen"));
+        assert_eq!(
+            (info.audio_features.as_slice(), info.stream.as_str()),
+            ([TF_STEREO, TF_NO_DTX].as_slice(), "screen")
+        );
     }
 
     #[test]
@@ -278,7 +287,9 @@ mod tests {
     fn only_what_the_grants_and_limits_allow_is_taken() {
         let all = Permission { can_publish: true, ..Permission::default() };
         let camera = request(Kind::Video, Source::CAMERA);
-        let reason = |permission: &Permission, request: &AddTrack| check(permission, request).err().map(|refusal| refusal.reason);
+        let reason = |permission: &Permission, request: &AddTrack| {
+            check(permission, request).err().map(|refusal| refusal.reason)
+        };
         assert_eq!(reason(&all, &camera), None);
         assert_eq!(reason(&Permission::default(), &camera), Some(RequestReason::NotAllowed));
         let microphone = Permission { can_publish_sources: vec![Source::MICROPHONE], ..all.clone() };

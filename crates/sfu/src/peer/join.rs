@@ -19,7 +19,8 @@ impl Room {
         if self.peers.len() >= PARTICIPANTS_MAX || self.is_ended() {
             let why = format!("PARTICIPANTS_MAX {PARTICIPANTS_MAX}");
             ctx.fact(self.place(None, None), Refused { what: "join".to_owned(), why });
-            let leave = Signal::Leave { reason: DisconnectReason::JoinFailure, action: LeaveAction::Disconnect };
+            let leave =
+                Signal::Leave { reason: DisconnectReason::JoinFailure, action: LeaveAction::Disconnect };
             ctx.out.push_back(Output::Signal(key, Box::new(leave)));
             ctx.out.push_back(Output::Left { peer: key, reason: DisconnectReason::JoinFailure });
             return;

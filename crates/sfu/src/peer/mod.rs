@@ -13,9 +13,9 @@ mod updates;
 
 pub(crate) use link::{Channel, Link};
 pub(crate) use negotiate::{PublisherSide, SubscriberSide};
-pub(crate) use publish::{Line, LocalTrack, Stage};
+pub(crate) use publish::{LocalTrack, SeenLayer, Stage};
 pub(crate) use refuse::Refusals;
-pub(crate) use subscribe::{AllowList, Binding, Subscription};
+pub(crate) use subscribe::{AllowList, Subscription};
 pub(crate) use updates::Untold;
 
 use crate::input::{AddTrack, Join, Layout, Quirks, Target};
@@ -169,9 +169,7 @@ impl Peer {
 
     /// Whether it serves the room rather than taking part.
     pub(crate) fn is_dependent(&self) -> bool {
-        self.permission.agent
-            || self.is_recorder()
-            || matches!(self.kind, ParticipantKind::Agent)
+        self.permission.agent || self.is_recorder() || matches!(self.kind, ParticipantKind::Agent)
     }
 
     /// Whether it records; publishers' allow lists do not bind it.

@@ -29,7 +29,8 @@ impl Room {
             self.tell_now(ctx, peer);
             return;
         }
-        let waits = self.untold.iter().any(|untold| matches!(untold, Untold::Changed(other) if *other == peer));
+        let waits =
+            self.untold.iter().any(|untold| matches!(untold, Untold::Changed(other) if *other == peer));
         if !waits {
             self.untold.push(Untold::Changed(peer));
             self.start_updates(ctx.mono());
@@ -100,7 +101,8 @@ impl Room {
 
     /// Who has got its join and can be told of others.
     fn listeners(&self) -> Vec<PeerKey> {
-        let joined = self.peers.values().filter(|peer| peer.state >= ParticipantState::Joined && peer.signal_open);
+        let joined =
+            self.peers.values().filter(|peer| peer.state >= ParticipantState::Joined && peer.signal_open);
         joined.map(|peer| peer.key).collect()
     }
 
@@ -112,13 +114,15 @@ impl Room {
 
     /// Counts participants and publishers anew; tells everybody if they changed, or if asked to.
     pub(crate) fn count(&mut self, ctx: &mut Ctx<'_>, tick: bool) {
-        let counted = self.peers.values().filter(|peer| peer.state >= ParticipantState::Joined && peer.counts());
+        let counted =
+            self.peers.values().filter(|peer| peer.state >= ParticipantState::Joined && peer.counts());
         let (mut participants, mut publishers) = (0, 0);
         for peer in counted {
             participants += 1;
             publishers += u32::from(peer.is_publisher);
         }
-        let recording = self.peers.values().any(|peer| peer.state >= ParticipantState::Joined && peer.is_recorder());
+        let recording =
+            self.peers.values().any(|peer| peer.state >= ParticipantState::Joined && peer.is_recorder());
         let counts = Counts { participants, publishers, recording };
         let first_tick = tick && !self.counts_told;
         self.counts_told |= tick;

@@ -18,7 +18,11 @@ pub(super) fn recover(
     if let Some(seen_ms) = seen_ms {
         let rooms = end_open(&transaction, seen_ms)?;
         if rooms > 0 {
-            tracing::warn!(rooms, seen_ms, "the last run did not end its rooms: they are closed as of last seen");
+            tracing::warn!(
+                rooms,
+                seen_ms,
+                "the last run did not end its rooms: they are closed as of last seen"
+            );
         }
     }
     let now_ms = int(now.unix_ms());

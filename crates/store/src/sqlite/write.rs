@@ -50,9 +50,7 @@ pub(super) fn write(connection: &mut Connection, batch: &Batch) -> Result<(), ru
     for row in &batch.counters {
         series(&transaction, row)?;
     }
-    transaction
-        .prepare_cached("UPDATE heartbeat SET seen_ms = ?1")?
-        .execute([int(batch.seen_ms)])?;
+    transaction.prepare_cached("UPDATE heartbeat SET seen_ms = ?1")?.execute([int(batch.seen_ms)])?;
     transaction.commit()
 }
 

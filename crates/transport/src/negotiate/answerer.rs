@@ -222,6 +222,9 @@ impl Answerer {
             }
             let direction = offered.direction();
             section.slot.receives = direction.receives() && self.config.mode == Mode::Single;
+            if !section.slot.receives {
+                section.slot.binding.take().into_iter().for_each(|binding| self.waiting.displaced(binding));
+            }
             if section.slot.receives && !was_receiving {
                 match section.kind {
                     MediaKind::Audio => added.audios = added.audios.saturating_add(1),
@@ -309,7 +312,6 @@ impl Answerer {
                     kind: section.kind,
                     protocol: offered.protocol(),
                     mid: &section.mid,
-                    reduced_size_rtcp: offered.has("rtcp-rsize"),
                     codecs: &answer.codecs,
                     rtx_interleaved: false,
                     extensions: answer.extensions,

@@ -166,8 +166,11 @@ pub(super) fn accept<'a>(
         .iter()
         .filter_map(|format| {
             let codec = Codec::of(kind, format).filter(|codec| enabled.contains(*codec))?;
-            profile_is_taken(codec, format, used)
-                .then(|| Accepted { codec, format: format.clone(), rtx_payload_type: None })
+            profile_is_taken(codec, format, used).then(|| Accepted {
+                codec,
+                format: format.clone(),
+                rtx_payload_type: None,
+            })
         })
         .collect();
     for rtx in formats.iter().filter(|format| format.name.eq_ignore_ascii_case("rtx")) {
@@ -250,7 +253,9 @@ fn constraints(fmtp: &str) -> &str {
 }
 
 fn parameter<'a>(fmtp: &'a str, name: &str) -> Option<&'a str> {
-    crate::sdp::format_parameters(fmtp).find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    crate::sdp::format_parameters(fmtp)
+        .find(|(found, _)| found.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
 }
 
 /// One codec of our own offers.

@@ -14,7 +14,8 @@ pub(super) enum Flow {
     ToClientSingle,
 }
 
-const AUDIO: &[ExtensionKind] = &[ExtensionKind::AudioLevel, ExtensionKind::Mid, ExtensionKind::AbsCaptureTime];
+const AUDIO: &[ExtensionKind] =
+    &[ExtensionKind::AudioLevel, ExtensionKind::Mid, ExtensionKind::AbsCaptureTime];
 const VIDEO: &[ExtensionKind] = &[
     ExtensionKind::Mid,
     ExtensionKind::Rid,
@@ -91,7 +92,8 @@ mod tests {
     }
 
     fn video(lines: &[(&str, ExtensionKind)]) -> SessionDescription {
-        let lines: String = lines.iter().map(|(id, kind)| format!("a=extmap:{id} {}\r\n", kind.uri())).collect();
+        let lines: String =
+            lines.iter().map(|(id, kind)| format!("a=extmap:{id} {}\r\n", kind.uri())).collect();
         SessionDescription::parse(&format!("v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n{lines}")).unwrap()
     }
 
@@ -119,7 +121,8 @@ mod tests {
 
     #[test]
     fn the_first_use_of_an_id_counts() {
-        let description = video(&[("3", ExtensionKind::Mid), ("3", ExtensionKind::Rid), ("4", ExtensionKind::Mid)]);
+        let description =
+            video(&[("3", ExtensionKind::Mid), ("3", ExtensionKind::Rid), ("4", ExtensionKind::Mid)]);
         let section = description.sections().next().unwrap();
         assert_eq!(pairs(&accept(&section, Flow::FromClientDual, true)), [(3, ExtensionKind::Mid)]);
     }

@@ -11,6 +11,8 @@ mod answerer;
 mod codec;
 mod error;
 mod extension;
+#[doc(hidden)]
+pub mod fuzzing;
 mod offerer;
 mod opus;
 mod parameters;

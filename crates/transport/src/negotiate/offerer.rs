@@ -7,7 +7,9 @@ use super::parameters::{DataSection, LocalParameters, Origin};
 use super::section::{NegotiatedCodec, NegotiatedSection, TrackBinding};
 use super::write::{RtpPart, SessionPart, Writer};
 use crate::DtlsRole;
-use crate::sdp::{self, Direction, Feedback, MediaKind, MediaSection, SECTIONS_MAX, SessionDescription, Setup};
+use crate::sdp::{
+    self, Direction, Feedback, MediaKind, MediaSection, SECTIONS_MAX, SessionDescription, Setup,
+};
 use fanlight_rtp::ExtensionMap;
 use std::collections::BTreeMap;
 
@@ -56,6 +58,8 @@ pub struct Offerer {
     origin: Origin,
     no_section_reuse: bool,
     sections: Vec<Section>,
+    /// How many of them stand in the offer last made.
+    described: usize,
     audio: Common,
     video: Common,
     outstanding: bool,
@@ -97,6 +101,7 @@ impl Offerer {
             origin,
             no_section_reuse: config.no_section_reuse,
             sections: Vec::new(),
+            described: 0,
             audio: common(MediaKind::Audio),
             video: common(MediaKind::Video),
             outstanding: false,
@@ -184,6 +189,7 @@ impl Offerer {
         }
         self.outstanding = true;
         self.dirty = false;
+        self.described = self.sections.len();
         let mids: Vec<String> = (0..self.sections.len()).map(mid_of).collect();
         let live = self.sections.iter().zip(&mids).filter(|(section, _)| !section.rejected);
         let bundle: Vec<&str> = std::iter::once("0").chain(live.map(|(_, mid)| mid.as_str())).collect();
@@ -204,7 +210,6 @@ impl Offerer {
                 kind: section.kind,
                 protocol: RTP_PROTOCOL,
                 mid,
-                reduced_size_rtcp: true,
                 codecs: &section.codecs(common),
                 rtx_interleaved: true,
                 extensions: common.extensions,
@@ -227,13 +232,17 @@ impl Offerer {
         }
         self.check(answer)?;
         self.outstanding = false;
-        // What was bound since the offer is not in this answer, so it lacks sections.
         let role = *self.role.get_or_insert(match answer.setup() {
             Some(sdp::Setup::Passive) => DtlsRole::Active,
             _ => DtlsRole::Passive,
         });
-        let mut answered =
-            Answered { dtls_role: role, sections: Vec::new(), refused: Vec::new(), data: None, offer_needed: false };
+        let mut answered = Answered {
+            dtls_role: role,
+            sections: Vec::new(),
+            refused: Vec::new(),
+            data: None,
+            offer_needed: false,
+        };
         for (index, answer) in answer.sections().enumerate() {
             match index.checked_sub(1) {
                 None if answer.is_rejected() => {}
@@ -262,14 +271,19 @@ impl Offerer {
         if offered.is_some() && !received {
             answered.refused.push(mid_of(index));
         }
+        if !received {
+            // Nothing can be learnt from a section that is not in use.
+            return;
+        }
         let common = if section.kind == MediaKind::Audio { &mut self.audio } else { &mut self.video };
         common.narrow(&codecs, answer);
         if section.kind == MediaKind::Audio {
             let feedback = codecs.iter().map(|codec| (codec.payload_type, codec.feedback)).collect();
             section.feedback = Some(feedback);
         }
-        let still_bound = section.binding.as_ref().filter(|binding| Some(&binding.track_id) == offered.as_ref());
-        if let Some(binding) = still_bound.filter(|_| received) {
+        let still_bound =
+            section.binding.as_ref().filter(|binding| Some(&binding.track_id) == offered.as_ref());
+        if let Some(binding) = still_bound {
             answered.sections.push(NegotiatedSection {
                 mid: mid_of(index),
                 binding: binding.clone(),
@@ -279,26 +293,21 @@ impl Offerer {
         }
     }
 
-    /// The answer has the offer's m-lines, in order; tracks bound since the offer are not among them.
+    /// The answer has the offer's m-lines in order; sections made since the offer are not among them.
     fn check(&self, answer: &SessionDescription) -> Result<(), NegotiateError> {
-        let found = answer.sections().len();
-        if found == 0 {
-            return Err(NegotiateError::NoSections);
-        }
-        let known = self.sections.iter().rposition(|section| section.used).map_or(1, |last| last.saturating_add(2));
+        let (found, known) = (answer.sections().len(), self.described.saturating_add(1));
         if found < known {
             return Err(NegotiateError::SectionsMissing { known, found });
         }
         for (index, answer) in answer.sections().enumerate() {
-            let (kind, mid) = match index.checked_sub(1) {
-                None => (MediaKind::Application, "0".to_owned()),
-                Some(position) => {
-                    let section = self.sections.get(position).filter(|section| section.used);
-                    (section.ok_or(NegotiateError::Mismatch { index })?.kind, mid_of(position))
-                }
+            let position = index.checked_sub(1);
+            let kind = match position {
+                None => Some(MediaKind::Application),
+                Some(position) => self.sections.get(position).map(|section| section.kind),
             };
+            let mid = position.map_or_else(|| "0".to_owned(), mid_of);
             let same_mid = answer.is_rejected() || answer.mid() == Some(mid.as_str());
-            if answer.kind() != kind || !same_mid {
+            if index >= known || kind != Some(answer.kind()) || !same_mid {
                 return Err(NegotiateError::Mismatch { index });
             }
         }
@@ -388,7 +397,9 @@ impl Section {
             let apt = payload_type.to_string();
             formats
                 .iter()
-                .find(|format| format.name.eq_ignore_ascii_case("rtx") && format.parameter("apt") == Some(&apt))
+                .find(|format| {
+                    format.name.eq_ignore_ascii_case("rtx") && format.parameter("apt") == Some(&apt)
+                })
                 .map(|format| format.payload_type)
         };
         let offered = self.codecs(common);
@@ -400,7 +411,9 @@ impl Section {
                 same.then(|| NegotiatedCodec {
                     fmtp: format.fmtp.to_owned(),
                     feedback: own.feedback.and(format.feedback),
-                    rtx_payload_type: own.rtx_payload_type.filter(|rtx| rtx_of(own.payload_type) == Some(*rtx)),
+                    rtx_payload_type: own
+                        .rtx_payload_type
+                        .filter(|rtx| rtx_of(own.payload_type) == Some(*rtx)),
                     ..own.clone()
                 })
             })

@@ -104,7 +104,8 @@ impl NegotiatedSection {
     pub fn send_parameters(&self, codec: Codec, fmtp: &str) -> Option<SendParameters> {
         let rank = |entry: &NegotiatedCodec| suitability((entry.codec, &entry.fmtp), (codec, fmtp));
         // max_by_key takes the last of equals; the client's order wants the first.
-        let chosen = self.codecs.iter().rev().filter(|entry| rank(entry).is_some()).max_by_key(|entry| rank(entry))?;
+        let chosen =
+            self.codecs.iter().rev().filter(|entry| rank(entry).is_some()).max_by_key(|entry| rank(entry))?;
         let mut extensions = self.extensions;
         // One way of estimating at a time: an extension without its feedback would only cost bytes.
         if !chosen.feedback.transport_cc {

@@ -39,7 +39,6 @@ pub(super) struct RtpPart<'a> {
     pub(super) kind: MediaKind,
     pub(super) protocol: &'a str,
     pub(super) mid: &'a str,
-    pub(super) reduced_size_rtcp: bool,
     pub(super) codecs: &'a [NegotiatedCodec],
     /// RTX right after its codec, as in our offers; otherwise after all codecs, as in our answers.
     pub(super) rtx_interleaved: bool,
@@ -105,9 +104,8 @@ impl<'a> Writer<'a> {
         self.line(format_args!("a=mid:{}", part.mid));
         self.credentials();
         self.line(format_args!("a=rtcp-mux"));
-        if part.reduced_size_rtcp {
-            self.line(format_args!("a=rtcp-rsize"));
-        }
+        // Also to Firefox, which does not offer it for audio and does not mind (recorded).
+        self.line(format_args!("a=rtcp-rsize"));
         for codec in part.codecs {
             self.codec(codec);
             if part.rtx_interleaved {
@@ -137,7 +135,8 @@ impl<'a> Writer<'a> {
         let media = if part.kind == MediaKind::Audio { "audio" } else { "video" };
         let rtx = part.codecs.iter().filter_map(|codec| codec.rtx_payload_type);
         let formats: Vec<String> = if part.rtx_interleaved {
-            let pairs = part.codecs.iter().flat_map(|codec| [Some(codec.payload_type), codec.rtx_payload_type]);
+            let pairs =
+                part.codecs.iter().flat_map(|codec| [Some(codec.payload_type), codec.rtx_payload_type]);
             pairs.flatten().map(|payload_type| payload_type.to_string()).collect()
         } else {
             let primary = part.codecs.iter().map(|codec| codec.payload_type);

@@ -242,7 +242,10 @@ impl<'a> Simulcast<'a> {
 fn streams_of(list: &str) -> Vec<Vec<SimulcastStream<'_>>> {
     let alternatives = |text| {
         let alternatives: Vec<_> = str::split(text, ',')
-            .map(|rid: &str| SimulcastStream { rid: rid.trim_start_matches('~'), paused: rid.starts_with('~') })
+            .map(|rid: &str| SimulcastStream {
+                rid: rid.trim_start_matches('~'),
+                paused: rid.starts_with('~'),
+            })
             .filter(|stream| is_rid(stream.rid))
             .take(SECTION_ITEMS_MAX)
             .collect();
@@ -285,7 +288,10 @@ mod tests {
     #[test]
     fn a_rid_with_restrictions_is_read() {
         let rid = Rid::parse("h send pt=96;max-width=640").unwrap();
-        assert_eq!((rid.id, rid.direction, rid.restrictions), ("h", RidDirection::Send, "pt=96;max-width=640"));
+        assert_eq!(
+            (rid.id, rid.direction, rid.restrictions),
+            ("h", RidDirection::Send, "pt=96;max-width=640")
+        );
         assert_eq!(Rid::parse("h sideways"), None);
         assert_eq!(Rid::parse("h\u{e9} send"), None);
     }

@@ -81,7 +81,10 @@ impl<'a> PayloadFormat<'a> {
 
 /// The parameters of an `fmtp` as name and value.
 pub(crate) fn parameters(fmtp: &str) -> impl Iterator<Item = (&str, &str)> {
-    fmtp.split(';').map(str::trim).filter(|part| !part.is_empty()).map(|part| part.split_once('=').unwrap_or((part, "")))
+    fmtp.split(';')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .map(|part| part.split_once('=').unwrap_or((part, "")))
 }
 
 /// Reads all payload types in one pass over the section's lines.
@@ -130,7 +133,9 @@ pub(super) fn read(section: MediaSection<'_>) -> Vec<PayloadFormat<'_>> {
 
 fn set_encoding<'a>(format: &mut PayloadFormat<'a>, rtpmap: &'a str) {
     let mut fields = rtpmap.trim().split('/');
-    let (Some(name), Some(Ok(clock_rate_hz))) = (fields.next(), fields.next().map(str::parse)) else { return };
+    let (Some(name), Some(Ok(clock_rate_hz))) = (fields.next(), fields.next().map(str::parse)) else {
+        return;
+    };
     format.name = name;
     format.clock_rate_hz = clock_rate_hz;
     format.channels = fields.next().and_then(|channels| channels.parse().ok()).unwrap_or(1);

@@ -1,8 +1,6 @@
 //! One m-line and the lines below it.
 
-use super::attribute::{
-    self, Direction, ExtMap, IceCredentials, Msid, Rid, Setup, Simulcast, SsrcGroup,
-};
+use super::attribute::{self, Direction, ExtMap, IceCredentials, Msid, Rid, Setup, Simulcast, SsrcGroup};
 use super::format::{self, PayloadFormat};
 use super::{FORMATS_MAX, SECTION_ITEMS_MAX, SdpError, SessionDescription};
 
@@ -167,9 +165,7 @@ impl<'a> MediaSection<'a> {
     /// `a=msid` (RFC 8830), or the older form below `a=ssrc`.
     pub fn msid(&self) -> Option<Msid<'a>> {
         self.attribute("msid")
-            .or_else(|| {
-                self.values("ssrc").find_map(|value| value.split_once(' ')?.1.strip_prefix("msid:"))
-            })
+            .or_else(|| self.values("ssrc").find_map(|value| value.split_once(' ')?.1.strip_prefix("msid:")))
             .and_then(Msid::parse)
     }
 
@@ -250,8 +246,10 @@ mod tests {
     use super::*;
 
     fn section(lines: &str) -> SessionDescription {
-        SessionDescription::parse(&format!("v=0\r\na=recvonly\r\nm=video 9/2 UDP/TLS/RTP/SAVPF 96 97\r\n{lines}"))
-            .unwrap()
+        SessionDescription::parse(&format!(
+            "v=0\r\na=recvonly\r\nm=video 9/2 UDP/TLS/RTP/SAVPF 96 97\r\n{lines}"
+        ))
+        .unwrap()
     }
 
     #[test]

@@ -20,6 +20,7 @@ use fanlight_base::{Addresses, Bounded, Mono, Now, Random, RunHint, SendBatch};
 use fanlight_rtp::{SrtpProfile, SrtpReceiver, SrtpSender};
 use media::AbsSendTime;
 use secure::Security;
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -66,6 +67,17 @@ enum Phase {
     Connecting,
     Connected { profile: Option<SrtpProfile>, version: DtlsVersion },
     Ended,
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport")
+            .field("ufrag", &self.local_ufrag())
+            .field("ice", &self.ice_state)
+            .field("path", &self.path)
+            .field("phase", &self.phase)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Transport {

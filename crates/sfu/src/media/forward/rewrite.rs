@@ -103,7 +103,9 @@ impl Rewrite {
         };
         let timestamp_offset = next.timestamp.wrapping_sub(packet.timestamp);
         let true_offset = match (align, self.current) {
-            (Align::Same, Some(source)) if self.doubted(now, packet, align, clock_rate).is_none() => source.true_offset,
+            (Align::Same, Some(source)) if self.doubted(now, packet, align, clock_rate).is_none() => {
+                source.true_offset
+            }
             (Align::Delta(delta), Some(source)) if self.doubted(now, packet, align, clock_rate).is_none() => {
                 source.true_offset.wrapping_add(delta)
             }
@@ -126,7 +128,12 @@ impl Rewrite {
 
     /// The subscriber's numbers of a packet of the current source.
     #[inline]
-    pub(in crate::media) fn next(&mut self, now: Mono, source_id: u32, packet: &Numbers) -> Result<Numbers, Stale> {
+    pub(in crate::media) fn next(
+        &mut self,
+        now: Mono,
+        source_id: u32,
+        packet: &Numbers,
+    ) -> Result<Numbers, Stale> {
         let Some(source) = &self.current else { return Err(Stale) };
         if packet.sequence < source.first || source_id != source.id {
             return self.late(source_id, packet);
@@ -292,7 +299,8 @@ mod tests {
 
     #[test]
     fn after_a_pause_the_same_stream_keeps_its_timeline_unless_its_clock_stood_still() {
-        for (resumed_at, timestamp, expected) in [(60_000, 5_400_000, 5_400_000), (60_000, 3_000, 5_400_000)] {
+        for (resumed_at, timestamp, expected) in [(60_000, 5_400_000, 5_400_000), (60_000, 3_000, 5_400_000)]
+        {
             let mut rewrite = stream();
             rewrite.switch(at(0), 0, &numbers(1, 0, 0), Align::Unknown, RATE);
             rewrite.next(at(0), 0, &numbers(1, 0, 0)).unwrap();

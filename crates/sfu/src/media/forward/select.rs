@@ -12,6 +12,10 @@ impl LayerSet {
         if layer < 8 { Self(self.0 | (1 << layer)) } else { self }
     }
 
+    pub(in crate::media) const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     pub(in crate::media) const fn contains(self, layer: u8) -> bool {
         layer < 8 && self.0 & (1 << layer) != 0
     }

@@ -1,0 +1,176 @@
+//! Signalling over WebSocket: one task for each connection, around one pure `Session`.
+
+use crate::app::App;
+use crate::backend::{Backend, SIGNALS_MAX};
+use axum::body::Body;
+use axum::extract::WebSocketUpgrade;
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
+use axum::http::Response;
+use fanlight_base::PeerKey;
+use fanlight_livekit::admission::{self, Admission};
+use fanlight_livekit::http_rules::Answer;
+use fanlight_livekit::session::{Action, Frame, MESSAGE_BYTES_MAX, Session, SessionSetup};
+use fanlight_sfu::output::Signal;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+
+/// A WebSocket ping from us, as often as LiveKit sends one; answers are not required.
+const PING_EVERY: Duration = Duration::from_secs(10);
+/// How long the media side may take to admit somebody whom `control` let in; LiveKit's first attempt waits 3 s.
+const JOIN_WITHIN: Duration = Duration::from_secs(5);
+/// How long a message may take to leave; a client that takes none for so long is gone.
+const SEND_WITHIN: Duration = Duration::from_secs(10);
+/// How long a full control queue is waited for when a connection ends.
+const CLOSE_RETRY: Duration = Duration::from_millis(100);
+
+/// Lets a participant in and answers with the upgrade once its `JoinResponse` is ready.
+pub(crate) async fn join(
+    app: &App,
+    upgrade: WebSocketUpgrade,
+    admission: Admission,
+) -> Result<Response<Body>, Answer> {
+    let Admission { request, session } = admission;
+    let (sender, mut signals) = mpsc::channel(SIGNALS_MAX);
+    let peer = match app.backend.join(Box::new(request), sender).await {
+        Ok(Ok(peer)) => peer,
+        Ok(Err(refusal)) => return Err(admission::refused(refusal)),
+        Err(error) => return Err(Answer::text(503, error.to_string())),
+    };
+    // From here on the session ends when this is dropped, whatever happens to the request.
+    let guard = Peer { key: peer, backend: app.backend.clone() };
+    let Ok(Some(first @ Signal::Joined(_))) = timeout(JOIN_WITHIN, signals.recv()).await else {
+        return Err(Answer::text(500, "connection closed by media"));
+    };
+    let app = app.clone();
+    let upgrade = upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX);
+    Ok(upgrade.on_upgrade(move |socket| async move {
+        let mut connection = Connection { app, socket, session: Session::new(session), peer: Some(guard) };
+        if connection.signal(first).await.is_continue() {
+            connection.run(signals).await;
+        }
+    }))
+}
+
+/// Upgrades, tells the client that there is nothing to resume, and closes.
+pub(crate) fn refuse_resume(app: &App, upgrade: WebSocketUpgrade, setup: SessionSetup) -> Response<Body> {
+    let app = app.clone();
+    upgrade.on_upgrade(move |socket| async move {
+        let mut session = Session::new(setup);
+        let actions = session.refuse_resume();
+        let mut connection = Connection { app, socket, session, peer: None };
+        // The connection ends here either way.
+        let _ = connection.perform(actions).await;
+    })
+}
+
+/// Tells `control` of the end of a connection when dropped.
+struct Peer {
+    key: PeerKey,
+    backend: Backend,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if self.backend.closed(self.key) != Err(crate::backend::BackendError::Overloaded) {
+            return;
+        }
+        let (key, backend) = (self.key, self.backend.clone());
+        tokio::spawn(async move {
+            while backend.closed(key) == Err(crate::backend::BackendError::Overloaded) {
+                tokio::time::sleep(CLOSE_RETRY).await;
+            }
+        });
+    }
+}
+
+struct Connection {
+    app: App,
+    socket: WebSocket,
+    session: Session,
+    peer: Option<Peer>,
+}
+
+type Flow = std::ops::ControlFlow<()>;
+
+impl Connection {
+    async fn run(&mut self, mut signals: mpsc::Receiver<Signal>) {
+        let mut pings = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let flow = tokio::select! {
+                signal = signals.recv() => match signal {
+                    Some(signal) => self.signal(signal).await,
+                    // The session is over, or this client read too slowly.
+                    None => self.close().await,
+                },
+                message = self.socket.recv() => match message {
+                    Some(Ok(message)) => self.message(message).await,
+                    Some(Err(_)) | None => Flow::Break(()),
+                },
+                _ = pings.tick() => self.send(Message::Ping(Vec::new().into())).await,
+            };
+            if flow.is_break() {
+                return;
+            }
+        }
+    }
+
+    async fn message(&mut self, message: Message) -> Flow {
+        let frame = match message {
+            Message::Binary(bytes) => Frame::Binary(bytes.into()),
+            Message::Text(text) => Frame::Text(text.as_str().to_owned()),
+            Message::Ping(_) | Message::Pong(_) => return Flow::Continue(()),
+            Message::Close(_) => return Flow::Break(()),
+        };
+        let now = (self.app.now)();
+        let actions = self.session.handle_frame(&self.app.server, now, &frame);
+        self.perform(actions).await
+    }
+
+    async fn signal(&mut self, signal: Signal) -> Flow {
+        let now = (self.app.now)();
+        let actions = self.session.handle_signal(&self.app.server, now, signal);
+        self.perform(actions).await
+    }
+
+    async fn perform(&mut self, actions: Vec<Action>) -> Flow {
+        for action in actions {
+            let flow = match action {
+                Action::Send(Frame::Binary(bytes)) => self.send(Message::Binary(bytes.into())).await,
+                Action::Send(Frame::Text(text)) => self.send(Message::Text(text.into())).await,
+                Action::Request(request) => self.request(request),
+                Action::Close => self.close().await,
+            };
+            if flow.is_break() {
+                return flow;
+            }
+        }
+        Flow::Continue(())
+    }
+
+    /// A request that does not fit ends the connection: the client joins anew, nothing is lost silently.
+    fn request(&self, request: Box<fanlight_sfu::input::Request>) -> Flow {
+        match self.peer.as_ref().map(|peer| peer.backend.request(peer.key, request)) {
+            Some(Ok(())) | None => Flow::Continue(()),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "a signalling request could not be passed on");
+                Flow::Break(())
+            }
+        }
+    }
+
+    async fn send(&mut self, message: Message) -> Flow {
+        match timeout(SEND_WITHIN, self.socket.send(message)).await {
+            Ok(Ok(())) => Flow::Continue(()),
+            Ok(Err(_)) | Err(_) => Flow::Break(()),
+        }
+    }
+
+    async fn close(&mut self) -> Flow {
+        let frame = CloseFrame { code: 1000, reason: Utf8Bytes::default() };
+        // The peer may be gone already.
+        let _ = self.send(Message::Close(Some(frame))).await;
+        Flow::Break(())
+    }
+}

@@ -1,0 +1,61 @@
+//! Replays the committed SDP corpus and mutations of it: nothing panics.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use fanlight_base::Random;
+use fanlight_transport::fuzzing::fuzz_sdp;
+use std::fs;
+use std::path::Path;
+
+/// Mutations of each corpus file.
+const MUTATIONS: u64 = 150;
+
+fn corpus() -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/sdp");
+    let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(paths.len() >= 6);
+    paths.into_iter().map(|path| fs::read(path).unwrap()).collect()
+}
+
+#[test]
+fn the_corpus_is_taken_without_panic() {
+    corpus().iter().for_each(|file| fuzz_sdp(file));
+}
+
+#[test]
+fn changed_bytes_are_taken_without_panic() {
+    let mut random = Random::from_seed([3; 32]);
+    for file in corpus() {
+        for _ in 0..MUTATIONS {
+            let mut bytes = file.clone();
+            for _ in 0..=random.below(8) {
+                let at = random.below(bytes.len() as u64) as usize;
+                bytes[at] = b"\r\n:= /;,~-0159azm\xff\0"[random.below(19) as usize];
+            }
+            bytes.truncate(random.below(2 * bytes.len() as u64) as usize);
+            fuzz_sdp(&bytes);
+        }
+    }
+}
+
+#[test]
+fn shuffled_doubled_and_missing_lines_are_taken_without_panic() {
+    let mut random = Random::from_seed([4; 32]);
+    for file in corpus() {
+        let text = String::from_utf8(file).unwrap();
+        for _ in 0..MUTATIONS {
+            let mut lines: Vec<&str> = text.lines().collect();
+            for _ in 0..=random.below(12) {
+                let from = 1 + random.below(lines.len() as u64 - 1) as usize;
+                let to = 1 + random.below(lines.len() as u64 - 1) as usize;
+                match random.below(3) {
+                    0 => lines.swap(from, to),
+                    1 => lines.insert(to, lines[from]),
+                    _ => drop(lines.remove(from)),
+                }
+            }
+            fuzz_sdp(lines.join("\r\n").as_bytes());
+        }
+    }
+}
