@@ -70,6 +70,7 @@ macro_rules! facts {
         /// What happened.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "event")]
+        #[expect(clippy::large_enum_variant, reason = "facts are rare and travel boxed")]
         pub enum FactBody {
             $($(#[doc = $doc])+ #[serde(rename = $wire)] $name($name),)+
         }

@@ -6,9 +6,9 @@ use fanlight_control::{Control, Output};
 use fanlight_events::Event;
 use fanlight_http::backend::ToControl;
 use fanlight_shard::{Clock, Control as FromShard, Message, ShardHandle};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 /// Messages handled between two looks at the shards' notes.

@@ -1,6 +1,8 @@
 //! Which addresses media listens on and announces.
 
 use crate::config::Rtc;
+use fanlight_base::Protocol;
+use fanlight_transport::candidate::LocalCandidate;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// First UDP port when none is configured; shard `n` takes the `n`-th after it.
@@ -24,7 +26,9 @@ pub(crate) enum NetError {
     None,
     #[error("`{0}` in rtc.ips is neither an address nor a network like 10.0.0.0/8")]
     Network(String),
-    #[error("rtc.use_external_ip needs the public address and no STUN server is asked for it: set rtc.node_ip")]
+    #[error(
+        "rtc.use_external_ip needs the public address and no STUN server is asked for it: set rtc.node_ip"
+    )]
     ExternalUnknown,
 }
 
@@ -53,7 +57,8 @@ fn choose(rtc: &Rtc, own: &[(String, IpAddr)]) -> Result<Vec<MediaAddress>, NetE
     let includes = networks(&rtc.ips.includes)?;
     let excludes = networks(&rtc.ips.excludes)?;
     let allowed = |name: &str, ip: IpAddr| {
-        let by_name = (rtc.interfaces.includes.is_empty() || rtc.interfaces.includes.iter().any(|one| one == name))
+        let by_name = (rtc.interfaces.includes.is_empty()
+            || rtc.interfaces.includes.iter().any(|one| one == name))
             && !rtc.interfaces.excludes.iter().any(|one| one == name);
         let by_ip = (includes.is_empty() || includes.iter().any(|network| network.contains(ip)))
             && !excludes.iter().any(|network| network.contains(ip));
@@ -81,7 +86,8 @@ fn announce_as(chosen: &mut Vec<MediaAddress>, node_ip: IpAddr, own: &[(String, 
         .map(|address| address.bound)
         .find(|ip| ip.is_ipv4() == node_ip.is_ipv4() && !ip.is_loopback());
     chosen.retain(|address| {
-        address.bound.is_ipv4() != node_ip.is_ipv4() || (address.bound.is_loopback() && !node_ip.is_loopback())
+        address.bound.is_ipv4() != node_ip.is_ipv4()
+            || (address.bound.is_loopback() && !node_ip.is_loopback())
     });
     let bound = if ours { node_ip } else { behind.unwrap_or(node_ip) };
     chosen.push(MediaAddress { bound, announced: node_ip });
@@ -97,11 +103,13 @@ impl Network {
         match (self.ip, ip) {
             (IpAddr::V4(network), IpAddr::V4(ip)) => {
                 let shift = 32u32.saturating_sub(self.bits.into());
-                network.to_bits().checked_shr(shift).unwrap_or(0) == ip.to_bits().checked_shr(shift).unwrap_or(0)
+                network.to_bits().checked_shr(shift).unwrap_or(0)
+                    == ip.to_bits().checked_shr(shift).unwrap_or(0)
             }
             (IpAddr::V6(network), IpAddr::V6(ip)) => {
                 let shift = 128u32.saturating_sub(self.bits.into());
-                network.to_bits().checked_shr(shift).unwrap_or(0) == ip.to_bits().checked_shr(shift).unwrap_or(0)
+                network.to_bits().checked_shr(shift).unwrap_or(0)
+                    == ip.to_bits().checked_shr(shift).unwrap_or(0)
             }
             _ => false,
         }
@@ -113,7 +121,8 @@ fn networks(texts: &[String]) -> Result<Vec<Network>, NetError> {
         .iter()
         .map(|text| {
             let bad = || NetError::Network(text.clone());
-            let (ip, bits) = text.split_once('/').map_or((text.as_str(), None), |(ip, bits)| (ip, Some(bits)));
+            let (ip, bits) =
+                text.split_once('/').map_or((text.as_str(), None), |(ip, bits)| (ip, Some(bits)));
             let ip: IpAddr = ip.parse().map_err(|_| bad())?;
             let most = if ip.is_ipv4() { 32 } else { 128 };
             let bits = bits.map_or(Ok(most), str::parse).map_err(|_| bad())?;
@@ -129,11 +138,26 @@ fn is_link_local(ip: IpAddr) -> bool {
     }
 }
 
-/// The pairs to bind and announce for one port.
-pub(crate) fn with_port(addresses: &[MediaAddress], port: u16) -> Vec<(SocketAddr, SocketAddr)> {
+/// A socket to bind and what clients are told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MediaSocket {
+    pub(crate) bound: SocketAddr,
+    pub(crate) announced: SocketAddr,
+}
+
+impl MediaSocket {
+    /// The candidate of this socket.
+    pub(crate) const fn candidate(&self, protocol: Protocol) -> LocalCandidate {
+        LocalCandidate { addr: self.bound, announced: self.announced, protocol }
+    }
+}
+
+/// The sockets of one port.
+pub(crate) fn with_port(addresses: &[MediaAddress], port: u16) -> Vec<MediaSocket> {
+    let socket = |ip| SocketAddr::new(ip, port);
     addresses
         .iter()
-        .map(|address| (SocketAddr::new(address.bound, port), SocketAddr::new(address.announced, port)))
+        .map(|address| MediaSocket { bound: socket(address.bound), announced: socket(address.announced) })
         .collect()
 }
 
@@ -147,9 +171,15 @@ mod tests {
     }
 
     fn own() -> Vec<(String, IpAddr)> {
-        [("lo", "127.0.0.1"), ("eth0", "10.1.2.3"), ("eth0", "fe80::1"), ("eth0", "2001:db8::7"), ("docker0", "172.17.0.1")]
-            .map(|(name, ip)| (name.to_string(), ip.parse().unwrap()))
-            .to_vec()
+        [
+            ("lo", "127.0.0.1"),
+            ("eth0", "10.1.2.3"),
+            ("eth0", "fe80::1"),
+            ("eth0", "2001:db8::7"),
+            ("docker0", "172.17.0.1"),
+        ]
+        .map(|(name, ip)| (name.to_string(), ip.parse().unwrap()))
+        .to_vec()
     }
 
     fn announced(yaml: &str) -> Vec<String> {
@@ -164,7 +194,10 @@ mod tests {
 
     #[test]
     fn interfaces_and_networks_filter() {
-        assert_eq!(announced("interfaces: {excludes: [docker0]}, ips: {includes: [10.0.0.0/8]}"), ["10.1.2.3"]);
+        assert_eq!(
+            announced("interfaces: {excludes: [docker0]}, ips: {includes: [10.0.0.0/8]}"),
+            ["10.1.2.3"]
+        );
         assert_eq!(choose(&rtc("ips: {includes: [9.9.9.9/32]}"), &own()), Err(NetError::None));
         assert_eq!(choose(&rtc("ips: {includes: [here]}"), &own()), Err(NetError::Network("here".into())));
     }

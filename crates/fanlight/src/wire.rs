@@ -18,9 +18,9 @@ use fanlight_transport::candidate::LocalCandidate;
 use fanlight_transport::{Certificate, ClockAnchor};
 use std::error::Error;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -57,10 +57,7 @@ impl Process {
         let node = NodeId::from(format!("ND_{}", sid_suffix(&mut random)));
         let store = Store::open(
             &config.data_dir,
-            fanlight_store::Settings {
-                node: node.clone(),
-                retention_days: config.retention_days,
-            },
+            fanlight_store::Settings { node: node.clone(), retention_days: config.retention_days },
         )?;
         let events = store.sender();
         let (inputs, receiver) = sync_channel(CONTROL_INPUTS_MAX);
@@ -180,16 +177,13 @@ impl MediaPlan {
         let mut shards = Vec::new();
         for (index, port) in self.udp_ports.iter().enumerate() {
             let mut endpoints = Vec::new();
-            for (bound, announced) in net::with_port(&self.addresses, *port) {
-                endpoints.push(bind_udp(bound, announced)?);
+            let udp = net::with_port(&self.addresses, *port);
+            for address in &udp {
+                endpoints.push(bind_udp(address.bound)?);
             }
-            let mut candidates: Vec<LocalCandidate> = endpoints
-                .iter()
-                .map(|endpoint| LocalCandidate { addr: endpoint.announced, protocol: Protocol::Udp })
-                .collect();
-            candidates.extend(
-                self.tcp().into_iter().map(|(_, addr)| LocalCandidate { addr, protocol: Protocol::Tcp }),
-            );
+            let mut candidates: Vec<LocalCandidate> =
+                udp.iter().map(|address| address.candidate(Protocol::Udp)).collect();
+            candidates.extend(self.tcp().iter().map(|address| address.candidate(Protocol::Tcp)));
             let mut seed = [0; 32];
             random.fill(&mut seed);
             let sfu = Sfu::new(SfuConfig {
@@ -206,7 +200,7 @@ impl MediaPlan {
     }
 
     fn accept(&self, shard: Option<ShardHandle>) -> Result<Option<Acceptor>, Box<dyn Error>> {
-        let addresses = self.tcp();
+        let addresses: Vec<SocketAddr> = self.tcp().iter().map(|address| address.bound).collect();
         if addresses.is_empty() {
             return Ok(None);
         }
@@ -214,7 +208,7 @@ impl MediaPlan {
     }
 
     /// ICE-TCP is served by the first shard's sessions only as long as there is one shard.
-    fn tcp(&self) -> Vec<(SocketAddr, SocketAddr)> {
+    fn tcp(&self) -> Vec<net::MediaSocket> {
         if self.tcp_port == 0 || self.udp_ports.len() > 1 {
             return Vec::new();
         }
@@ -222,10 +216,11 @@ impl MediaPlan {
     }
 
     fn media(&self) -> Media {
-        let announced = |pairs: Vec<(SocketAddr, SocketAddr)>| pairs.into_iter().map(|(_, announced)| announced).collect();
+        let udp = self.udp_ports.iter().flat_map(|port| net::with_port(&self.addresses, *port));
+        let tcp = self.tcp();
         Media {
-            udp: self.udp_ports.iter().flat_map(|port| net::with_port(&self.addresses, *port)).map(|pair| pair.1).collect(),
-            tcp: announced(self.tcp()),
+            udp: udp.map(|address| address.announced).collect(),
+            tcp: tcp.into_iter().map(|address| address.announced).collect(),
         }
     }
 }
@@ -243,7 +238,7 @@ fn sinks(signals: SignalRouter, inputs: SyncSender<Input>, events: EventSender) 
 }
 
 fn event_sink(events: EventSender) -> Box<dyn FnMut(Event) -> bool + Send> {
-    Box::new(move |event| events.try_send(event).is_ok())
+    Box::new(move |event| events.try_send(event))
 }
 
 fn backend(inputs: SyncSender<Input>) -> Backend {
@@ -282,7 +277,10 @@ fn limits(config: &Config) -> Limits {
     let bytes = |limit: Option<u32>, default: usize| limit.map_or(default, |bytes| bytes as usize);
     Limits {
         num_tracks: u32::try_from(config.limit.num_tracks.max(0)).unwrap_or(u32::MAX),
-        metadata_bytes: bytes(config.limit.max_metadata_size.or(config.room.max_metadata_size), default.metadata_bytes),
+        metadata_bytes: bytes(
+            config.limit.max_metadata_size.or(config.room.max_metadata_size),
+            default.metadata_bytes,
+        ),
         attributes_bytes: bytes(config.limit.max_attributes_size, default.attributes_bytes),
         room_name_bytes: config
             .limit

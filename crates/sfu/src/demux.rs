@@ -99,19 +99,3 @@ impl Demux {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::media::testing::transport_id;
-    use fanlight_base::Protocol;
-
-    fn from(port: u16) -> Addresses {
-        let (local, remote) = (([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], port).into());
-        Addresses { local, remote, protocol: Protocol::Udp }
-    }
-
-    fn owner(room: u32) -> Owner {
-        Owner { room: RoomIndex(room), transport: transport_id(0) }
-    }
-}

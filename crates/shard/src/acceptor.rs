@@ -50,18 +50,18 @@ pub enum AcceptorError {
 }
 
 impl Acceptor {
-    /// Listens on every `(bound, announced)` address; `shard_of` finds the shard of a session by its local ufrag.
+    /// Listens on every address; `shard_of` finds the shard of a session by its local ufrag.
     pub fn start(
-        addresses: &[(SocketAddr, SocketAddr)],
+        addresses: &[SocketAddr],
         shard_of: impl Fn(&str) -> Option<ShardHandle> + Send + 'static,
     ) -> Result<Self, AcceptorError> {
         let poll = Poll::new()?;
         let mut listeners = Vec::new();
-        for (index, (bound, announced)) in addresses.iter().enumerate() {
+        for (index, bound) in addresses.iter().enumerate() {
             let listen = |source| AcceptorError::Listen { address: *bound, source };
             let mut listener = TcpListener::bind(*bound).map_err(listen)?;
             poll.registry().register(&mut listener, Token(index), Interest::READABLE)?;
-            listeners.push((listener, *announced));
+            listeners.push((listener, *bound));
         }
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let stop = Arc::new(AtomicBool::new(false));
@@ -123,9 +123,9 @@ impl<F: Fn(&str) -> Option<ShardHandle>> Accepting<F> {
     }
 
     fn accept(&mut self, index: usize) {
-        while let Some((listener, announced)) = self.listeners.get(index) {
+        while let Some((listener, local)) = self.listeners.get(index) {
             let Ok((mut stream, remote)) = listener.accept() else { return };
-            let addresses = Addresses { local: *announced, remote, protocol: Protocol::Tcp };
+            let addresses = Addresses { local: *local, remote, protocol: Protocol::Tcp };
             if self.pending.len() >= PENDING_MAX {
                 continue;
             }

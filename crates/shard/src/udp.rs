@@ -14,12 +14,10 @@ const BUFFER_WARN_BYTES: usize = 5_000_000;
 /// Room for one GRO receive.
 const RECEIVE_BYTES: usize = 65_535;
 
-/// A bound socket and the address it is announced under.
+/// A bound socket.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// What candidates say; differs from `bound` behind a one-to-one NAT.
-    pub announced: SocketAddr,
-    /// What the socket is bound to.
+    /// What the socket is bound to: the local end of everything it receives.
     pub bound: SocketAddr,
     socket: UdpSocket,
 }
@@ -45,8 +43,8 @@ pub enum UdpError {
     },
 }
 
-/// Binds a non-blocking socket that is announced as `announced`; a zero port there takes the bound one.
-pub fn bind(bound: SocketAddr, announced: SocketAddr) -> Result<Endpoint, UdpError> {
+/// Binds a non-blocking socket; port 0 takes a free one.
+pub fn bind(bound: SocketAddr) -> Result<Endpoint, UdpError> {
     let open = || -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(bound), Type::DGRAM, None)?;
         if bound.is_ipv6() {
@@ -66,7 +64,6 @@ pub fn bind(bound: SocketAddr, announced: SocketAddr) -> Result<Endpoint, UdpErr
 
 /// An [`Endpoint`] in use by a worker.
 pub(crate) struct Udp {
-    pub(crate) announced: SocketAddr,
     pub(crate) bound: SocketAddr,
     pub(crate) socket: UdpSocket,
     state: UdpSocketState,
@@ -84,7 +81,7 @@ pub(crate) struct Sent {
 
 impl Udp {
     pub(crate) fn new(endpoint: Endpoint) -> Result<Self, UdpError> {
-        let Endpoint { announced, bound, socket } = endpoint;
+        let Endpoint { bound, socket } = endpoint;
         let setup = |source| UdpError::Setup { address: bound, source };
         let state = UdpSocketState::new(UdpSockRef::from(&socket)).map_err(setup)?;
         for set in [UdpSocketState::set_recv_buffer_size, UdpSocketState::set_send_buffer_size] {
@@ -99,7 +96,6 @@ impl Udp {
             );
         }
         Ok(Self {
-            announced,
             bound,
             socket,
             state,
@@ -117,7 +113,7 @@ impl Udp {
         let count = self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut self.metas)?;
         let mut datagrams = 0;
         for (meta, chunk) in self.metas.iter().zip(self.buffer.chunks_mut(RECEIVE_BYTES)).take(count) {
-            let addresses = Addresses { local: self.announced, remote: meta.addr, protocol: Protocol::Udp };
+            let addresses = Addresses { local: self.bound, remote: meta.addr, protocol: Protocol::Udp };
             let Some(bytes) = chunk.get_mut(..meta.len) else { continue };
             for datagram in bytes.chunks_mut(meta.stride.max(1)) {
                 datagrams += 1;
@@ -189,9 +185,9 @@ mod tests {
     fn a_run_arrives_as_its_packets() {
         use fanlight_base::{RunHint, SendBatch};
         let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let (a, b) = (bind(loopback, loopback).unwrap(), bind(loopback, loopback).unwrap());
+        let (a, b) = (bind(loopback).unwrap(), bind(loopback).unwrap());
         let (a, mut b) = (Udp::new(a).unwrap(), Udp::new(b).unwrap());
-        let addresses = Addresses { local: a.announced, remote: b.announced, protocol: Protocol::Udp };
+        let addresses = Addresses { local: a.bound, remote: b.bound, protocol: Protocol::Udp };
         let mut batch = SendBatch::new();
         let mut hint = RunHint::default();
         for (byte, len) in [(1u8, 100), (2, 100), (3, 60)] {
@@ -204,7 +200,7 @@ mod tests {
             let _ = b.receive(|from, datagram| got.push((from.remote, datagram.to_vec())));
         }
         let expected: Vec<_> =
-            [(1u8, 100), (2, 100), (3, 60)].map(|(byte, len)| (a.announced, vec![byte; len])).into();
+            [(1u8, 100), (2, 100), (3, 60)].map(|(byte, len)| (a.bound, vec![byte; len])).into();
         assert_eq!(got, expected);
     }
 }

@@ -46,7 +46,7 @@ pub enum Message {
     Connection {
         /// Non-blocking.
         stream: std::net::TcpStream,
-        /// The local address is the announced one.
+        /// Our end and the client's.
         addresses: Addresses,
         /// Bytes already read.
         first: Vec<u8>,
@@ -387,8 +387,7 @@ impl Worker {
         for run in self.batch.runs().iter().filter(|run| run.segments() > 0) {
             match run.addresses.protocol {
                 Protocol::Udp => {
-                    let Some(socket) =
-                        self.sockets.iter().find(|socket| socket.announced == run.addresses.local)
+                    let Some(socket) = self.sockets.iter().find(|socket| socket.bound == run.addresses.local)
                     else {
                         self.counters.unroutable += run.segments() as u64;
                         continue;

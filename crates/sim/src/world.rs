@@ -69,7 +69,7 @@ impl World {
             seed,
             certificate,
             anchor: ClockAnchor::new(anchor, fanlight_base::Mono::default()),
-            candidates: vec![LocalCandidate { addr: server, protocol: Protocol::Udp }],
+            candidates: vec![LocalCandidate::new(server, Protocol::Udp)],
             envelope: fanlight_livekit::data::ENVELOPE,
         });
         let control = Control::new(ControlConfig {

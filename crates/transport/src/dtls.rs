@@ -17,7 +17,8 @@ pub(crate) trait DtlsSession: Send {
     fn send(&mut self, message: &[u8]) -> Result<(), DtlsError>;
     /// Queues a close_notify.
     fn close(&mut self);
-    /// What comes out next. `buffer` holds what is borrowed.
+    /// What comes out next. `buffer` holds what is borrowed; until the handshake is complete it must be at least as long
+    /// as all that was received, for the peer's certificate.
     fn poll<'a>(&mut self, buffer: &'a mut Vec<u8>) -> DtlsOutput<'a>;
     /// Whether the DTLS version is known yet; an active side does not know it before the server's first flight.
     fn version(&self) -> Option<DtlsVersion>;
@@ -195,7 +196,7 @@ mod tests {
         }
 
         fn drain(&mut self) -> Vec<Vec<u8>> {
-            let (mut packets, mut buffer) = (Vec::new(), Vec::new());
+            let (mut packets, mut buffer) = (Vec::new(), vec![0; 8_192]);
             loop {
                 match self.session.poll(&mut buffer) {
                     DtlsOutput::Packet(packet) => packets.push(packet.to_vec()),

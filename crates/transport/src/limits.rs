@@ -60,6 +60,10 @@ pub const DTLS_RETRIES: usize = 9;
 /// A handshake that takes longer has failed.
 pub const DTLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Bytes of DTLS taken before the handshake is complete; a real one needs about 5 kB. It bounds the buffer for the
+/// peer's certificate, which `dimpl` does not ask for but demands.
+pub const DTLS_HANDSHAKE_BYTES_MAX: usize = 256 << 10;
+
 /// Datagrams that one ClientHello may come in; browsers use two.
 pub const HELLO_DATAGRAMS_MAX: usize = 6;
 

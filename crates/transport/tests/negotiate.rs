@@ -59,7 +59,7 @@ fn directions(sdp: &str) -> Vec<Direction> {
     parse(sdp).sections().map(|section| section.direction()).collect()
 }
 
-fn mids<'a>(description: &'a SessionDescription) -> Vec<&'a str> {
+fn mids(description: &SessionDescription) -> Vec<&str> {
     description.sections().map(|section| section.mid().unwrap()).collect()
 }
 

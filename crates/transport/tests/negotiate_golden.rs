@@ -1,5 +1,5 @@
 //! Replays sessions recorded from LiveKit 1.13.5 and compares what we write with what it wrote, section by section and
-//! as sets of lines. [`permitted`] lists every difference.
+//! as sets of lines. `golden/mod.rs` lists every difference.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
@@ -160,7 +160,7 @@ fn replay(scenario: Scenario) -> usize {
     let mut compared = 0;
     for path in files(scenario.folder) {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        let fields: Vec<&str> = name.splitn(2, '_').nth(1).unwrap().rsplitn(3, '_').collect();
+        let fields: Vec<&str> = name.split_once('_').unwrap().1.rsplitn(3, '_').collect();
         let [kind, side, who] = fields[..] else { panic!("unexpected file name {name}") };
         let text = golden::whole(&fs::read_to_string(&path).unwrap());
         let recorded = SessionDescription::parse(&text).unwrap_or_else(|error| panic!("{name}: {error}"));

@@ -2,8 +2,10 @@
 
 use super::say;
 use clap::Args;
+use fanlight_shard::Clock;
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 #[derive(Debug, Args)]
 pub(crate) struct Report {
@@ -20,9 +22,10 @@ impl Report {
         let dir = data_dir.unwrap_or_else(|| Path::new(crate::config::DATA_DIR_DEFAULT).to_owned());
         let report = fanlight_store::report(&dir, &self.room)?;
         if self.json {
-            say(serde_json::to_string_pretty(&report)?);
+            say(report.to_json());
         } else {
-            say(fanlight_telemetry::report::text(&report));
+            let now = Clock::new(Instant::now()).now();
+            say(report.to_text(now.unix_ms()));
         }
         Ok(())
     }

@@ -98,7 +98,8 @@ impl Token {
             None => keys.first().ok_or(TokenError::NoKey)?,
         };
         let now = Clock::new(Instant::now()).now();
-        let token = token::create(key, secret, &create.grants(), now, create.ttl).ok_or(TokenError::Signing)?;
+        let token =
+            token::create(key, secret, &create.grants(), now, create.ttl).ok_or(TokenError::Signing)?;
         say(token.reveal());
         Ok(())
     }

@@ -179,7 +179,10 @@ pub(crate) struct Filter {
 /// One of `rtc.turn_servers`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "handed to clients once TURN is accounted; parsed now so that the file is checked")]
+#[expect(
+    dead_code,
+    reason = "handed to clients once TURN is accounted; parsed now so that the file is checked"
+)]
 pub(crate) struct TurnServer {
     host: String,
     #[serde(default)]
@@ -202,7 +205,10 @@ pub(crate) struct TurnServer {
 pub(crate) struct EnabledCodec {
     pub(crate) mime: String,
     #[serde(default)]
-    #[expect(dead_code, reason = "LiveKit takes it too and matches by MIME type alone for every codec we play")]
+    #[expect(
+        dead_code,
+        reason = "LiveKit takes it too and matches by MIME type alone for every codec we play"
+    )]
     fmtp_line: Option<String>,
 }
 
@@ -244,7 +250,8 @@ mod tests {
 
     #[test]
     fn ports_are_one_or_a_range() {
-        let port = |text: &str| File::parse(&format!("rtc:\n  udp_port: {text}\n")).map(|file| file.rtc.udp_port);
+        let port =
+            |text: &str| File::parse(&format!("rtc:\n  udp_port: {text}\n")).map(|file| file.rtc.udp_port);
         assert_eq!(port("7882"), Ok(Some(Ports { start: 7882, end: 7882 })));
         assert_eq!(port("7882-7890"), Ok(Some(Ports { start: 7882, end: 7890 })));
         assert!(port("9-1").is_err());

@@ -65,7 +65,9 @@ pub(crate) enum ConfigError {
     #[error("{path} can be read by others (mode {mode:o}); run: chmod 600 {path}", path = path.display())]
     KeyFileOpen { path: PathBuf, mode: u32 },
     /// No keys at all.
-    #[error("no API keys: set `keys:` in the configuration, --keys \"key: secret\", LIVEKIT_KEYS, or use --dev")]
+    #[error(
+        "no API keys: set `keys:` in the configuration, --keys \"key: secret\", LIVEKIT_KEYS, or use --dev"
+    )]
     NoKeys,
 }
 
@@ -80,12 +82,15 @@ impl Config {
         let mut warnings: Vec<String> = file
             .unsupported()
             .into_iter()
-            .map(|key| format!("configuration key `{key}` is LiveKit's and not supported yet: it changes nothing"))
+            .map(|key| {
+                format!("configuration key `{key}` is LiveKit's and not supported yet: it changes nothing")
+            })
             .collect();
         let keys = load_keys(&file, &overrides)?;
         for (key, secret) in &keys {
             if secret.len() < SECRET_CHARS_MIN && key != DEV_KEY {
-                warnings.push(format!("the secret of key `{key}` is shorter than {SECRET_CHARS_MIN} characters"));
+                warnings
+                    .push(format!("the secret of key `{key}` is shorter than {SECRET_CHARS_MIN} characters"));
             }
         }
         let dev = overrides.dev || file.development;
@@ -120,7 +125,11 @@ impl Config {
                 .or(file.fanlight.data_dir)
                 .unwrap_or_else(|| PathBuf::from(DATA_DIR_DEFAULT)),
             meet: file.fanlight.meet.unwrap_or(true),
-            retention_days: file.fanlight.store.retention_days.unwrap_or(fanlight_store::RETENTION_DAYS_DEFAULT),
+            retention_days: file
+                .fanlight
+                .store
+                .retention_days
+                .unwrap_or(fanlight_store::RETENTION_DAYS_DEFAULT),
         };
         Ok((config, warnings))
     }
@@ -161,7 +170,8 @@ fn load_keys(file: &File, overrides: &Overrides) -> Result<Keys, ConfigError> {
 #[cfg(unix)]
 fn refuse_open_file(path: &Path) -> Result<(), ConfigError> {
     use std::os::unix::fs::PermissionsExt;
-    let metadata = std::fs::metadata(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    let metadata =
+        std::fs::metadata(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o007 != 0 {
         return Err(ConfigError::KeyFileOpen { path: path.into(), mode });
@@ -197,7 +207,8 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("fanlight-config-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("config.yaml");
-        std::fs::write(&path, "keys:\n  filekey: 0123456789012345678901234567890123456789\nport: 9000\n").unwrap();
+        std::fs::write(&path, "keys:\n  filekey: 0123456789012345678901234567890123456789\nport: 9000\n")
+            .unwrap();
         let overrides = Overrides {
             config: Some(path),
             keys: Some("other: 0123456789012345678901234567890123456789".into()),

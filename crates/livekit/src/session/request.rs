@@ -175,10 +175,12 @@ impl Session {
                 (0, Reason::NotFound, "no such data track", Some(Echoed::UnpublishDataTrack(wanted)))
             }
             Asked::StoreDataBlobRequest(wanted) => {
-                (wanted.request_id, Reason::NotAllowed, "participant data blobs are not enabled", None)
+                let (reason, text) = blob_refusal(wanted.blob.and_then(|blob| blob.key).as_ref());
+                (wanted.request_id, reason, text, None)
             }
             Asked::GetDataBlobRequest(wanted) => {
-                (wanted.request_id, Reason::NotAllowed, "participant data blobs are not enabled", None)
+                let (reason, text) = blob_refusal(wanted.key.as_ref());
+                (wanted.request_id, reason, text, None)
             }
             Asked::Simulate(_) => (0, Reason::UnsupportedType, "scenarios are not simulated by this server", None),
             _ => return self.ignore(),
@@ -202,6 +204,14 @@ impl Session {
 
 fn request(request: Request) -> Vec<Action> {
     vec![Action::Request(Box::new(request))]
+}
+
+/// As LiveKit answers with `enable_participant_data_blob` off.
+const fn blob_refusal(key: Option<&proto::DataBlobKey>) -> (Reason, &'static str) {
+    match key {
+        Some(_) => (Reason::NotAllowed, "data blob not enabled"),
+        None => (Reason::InvalidRequest, "data blob key is required"),
+    }
 }
 
 fn subscribe(update: proto::UpdateSubscription) -> Request {

@@ -1,6 +1,6 @@
 //! The life of a session: join, activity, end.
 
-use super::{Peer, Stage};
+use super::Peer;
 use crate::ctx::Ctx;
 use crate::input::{Join, Layout, Target};
 use crate::limits::{JOIN_TIMEOUT, PARTICIPANTS_MAX, SIGNAL_GRACE};
@@ -196,11 +196,6 @@ impl Room {
         self.timers.stop(Timer::Transport(id));
         self.stirred.remove(&id);
         self.closing.push(id);
-    }
-
-    /// Whether a participant has a flowing track.
-    pub(crate) fn publishes(peer: &Peer) -> bool {
-        peer.tracks.iter().any(|track| track.stage == Stage::Flowing)
     }
 
     /// Which transport a candidate or description of this target is for.

@@ -3,7 +3,7 @@
 //! [`Answerer`] serves connections on which the client offers: the publisher connection of signalling v0 and the only
 //! one of v1, where the client's receiving m-lines are slots to which subscriptions are bound. [`Offerer`] serves the
 //! subscriber connection of v0. What they write is what LiveKit 1.13.5 was recorded to write, but for the differences
-//! that `tests/negotiate_golden.rs` lists. Nothing here knows ICE or DTLS: credentials, fingerprint and candidates come
+//! that `tests/golden/mod.rs` lists. Nothing here knows ICE or DTLS: credentials, fingerprint and candidates come
 //! in as [`LocalParameters`] and go out as [`RemoteTransport`].
 
 mod answer_section;

@@ -6,10 +6,8 @@ use super::extension;
 use super::parameters::{DataSection, LocalParameters, Origin};
 use super::section::{NegotiatedCodec, NegotiatedSection, TrackBinding};
 use super::write::{RtpPart, SessionPart, Writer};
-use crate::DtlsRole;
-use crate::sdp::{
-    self, Direction, Feedback, MediaKind, MediaSection, SECTIONS_MAX, SessionDescription, Setup,
-};
+use crate::sdp::{Direction, Feedback, MediaKind, MediaSection, SECTIONS_MAX, SessionDescription};
+use crate::{DtlsRole, Setup};
 use fanlight_rtp::ExtensionMap;
 use std::collections::BTreeMap;
 
@@ -233,7 +231,7 @@ impl Offerer {
         self.check(answer)?;
         self.outstanding = false;
         let role = *self.role.get_or_insert(match answer.setup() {
-            Some(sdp::Setup::Passive) => DtlsRole::Active,
+            Some(Setup::Passive) => DtlsRole::Active,
             _ => DtlsRole::Passive,
         });
         let mut answered = Answered {

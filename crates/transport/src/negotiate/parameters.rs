@@ -1,7 +1,7 @@
 //! What the transport puts into a description and takes out of one.
 
 use super::NegotiateError;
-use crate::sdp::{self, MediaSection, SessionDescription};
+use crate::sdp::{MediaSection, SessionDescription};
 use crate::{DtlsRole, Fingerprint, RemoteParameters, Setup};
 use fanlight_base::Redacted;
 
@@ -49,7 +49,7 @@ impl RemoteTransport {
                 ufrag: credentials.ufrag.to_owned(),
                 password: Redacted::new(credentials.pwd.to_owned()),
                 fingerprint: Fingerprint::parse(fingerprint).map_err(|_| NegotiateError::NoFingerprint)?,
-                setup: remote_setup(description),
+                setup: description.setup().unwrap_or(Setup::ActPass),
             },
             candidates: description.candidates().take(CANDIDATES_MAX).map(str::to_owned).collect(),
             ice_lite: description.is_ice_lite(),
@@ -57,21 +57,12 @@ impl RemoteTransport {
     }
 }
 
-/// A client that says nothing, or `holdconn`, takes either role.
-fn remote_setup(description: &SessionDescription) -> Setup {
-    match description.setup() {
-        Some(sdp::Setup::Active) => Setup::Active,
-        Some(sdp::Setup::Passive) => Setup::Passive,
-        Some(sdp::Setup::ActPass | sdp::Setup::HoldConn) | None => Setup::ActPass,
-    }
-}
-
 /// Our role in answer to an offer: passive wherever the client can be active, because only the passive side chooses
 /// the SRTP profile. (LiveKit answers `active`.)
 pub(super) fn role_for_offer(offer: &SessionDescription) -> DtlsRole {
-    match remote_setup(offer) {
-        Setup::Passive => DtlsRole::Active,
-        Setup::ActPass | Setup::Active => DtlsRole::Passive,
+    match offer.setup() {
+        Some(Setup::Passive) => DtlsRole::Active,
+        Some(Setup::ActPass | Setup::Active) | None => DtlsRole::Passive,
     }
 }
 

@@ -3,8 +3,8 @@
 use super::parameters::{LocalParameters, Origin};
 use super::section::{NegotiatedCodec, TrackBinding};
 use super::{MAX_MESSAGE_SIZE_BYTES, SCTP_PORT};
-use crate::DtlsRole;
-use crate::sdp::{Direction, MediaKind, Setup};
+use crate::sdp::{Direction, MediaKind};
+use crate::{DtlsRole, Setup};
 use fanlight_rtp::ExtensionMap;
 use std::fmt::{self, Write};
 
@@ -13,6 +13,14 @@ pub(super) const fn setup_of(role: DtlsRole) -> Setup {
     match role {
         DtlsRole::Active => Setup::Active,
         DtlsRole::Passive => Setup::Passive,
+    }
+}
+
+const fn value(setup: Setup) -> &'static str {
+    match setup {
+        Setup::ActPass => "actpass",
+        Setup::Active => "active",
+        Setup::Passive => "passive",
     }
 }
 
@@ -88,7 +96,7 @@ impl<'a> Writer<'a> {
     pub(super) fn data(&mut self, protocol: &str, mid: &str) {
         self.line(format_args!("m=application 9 {protocol} webrtc-datachannel"));
         self.line(format_args!("c=IN IP4 0.0.0.0"));
-        self.line(format_args!("a=setup:{}", self.setup.as_str()));
+        self.line(format_args!("a=setup:{}", value(self.setup)));
         self.line(format_args!("a=mid:{mid}"));
         self.line(format_args!("a=sendrecv"));
         self.line(format_args!("a=sctp-port:{SCTP_PORT}"));
@@ -100,7 +108,7 @@ impl<'a> Writer<'a> {
     pub(super) fn rtp(&mut self, part: &RtpPart<'_>) {
         self.media_line(part);
         self.line(format_args!("c=IN IP4 0.0.0.0"));
-        self.line(format_args!("a=setup:{}", self.setup.as_str()));
+        self.line(format_args!("a=setup:{}", value(self.setup)));
         self.line(format_args!("a=mid:{}", part.mid));
         self.credentials();
         self.line(format_args!("a=rtcp-mux"));

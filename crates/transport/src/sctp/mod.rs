@@ -3,6 +3,8 @@
 //! That is: accepting only (two INITs that cross would make two associations), answering a repeated INIT, pacing,
 //! bounds on what is buffered both ways, and the data channel protocol.
 
+mod check;
+
 use crate::dcep::{self, Message, Open, Reliability};
 use crate::limits::{
     BUFFERED_LOW_BYTES, CHANNELS_MAX, MESSAGE_BYTES_MAX, RECEIVE_EXCESS_BYTES_MAX, RECEIVE_WINDOW_BYTES,
@@ -62,6 +64,8 @@ pub(crate) enum ChannelEvent {
 /// Data that was not delivered, and why. Counters only grow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SctpCounters {
+    /// SCTP packets whose lengths do not fit.
+    pub malformed: u64,
     /// Messages on streams without a channel.
     pub unknown_channel: u64,
     /// Messages longer than [`MESSAGE_BYTES_MAX`].
@@ -144,6 +148,10 @@ impl Sctp {
 
     /// Takes a decrypted SCTP packet.
     pub(crate) fn receive(&mut self, now: Instant, packet: &[u8], events: &mut Vec<ChannelEvent>) {
+        if !check::is_well_formed(packet) {
+            self.counters.malformed += 1;
+            return;
+        }
         if packet.get(FIRST_CHUNK_AT) == Some(&CHUNK_INIT) && !self.prepare_for_init(packet, events) {
             return;
         }

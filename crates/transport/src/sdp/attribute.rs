@@ -1,6 +1,7 @@
 //! The values of single attributes.
 
 use super::SECTION_ITEMS_MAX;
+use crate::Setup;
 
 /// Attribute lines of a part as name and value.
 pub(super) fn lines(part: &str) -> impl Iterator<Item = (&str, &str)> {
@@ -65,38 +66,13 @@ impl Direction {
     }
 }
 
-/// `a=setup`: who opens the DTLS association (RFC 8842).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Setup {
-    /// The writer opens it: DTLS client.
-    Active,
-    /// The writer waits: DTLS server.
-    Passive,
-    /// Either; offers only.
-    ActPass,
-    /// Not now.
-    HoldConn,
-}
-
-impl Setup {
-    pub(super) fn parse(value: &str) -> Option<Self> {
-        match value.trim() {
-            "active" => Some(Self::Active),
-            "passive" => Some(Self::Passive),
-            "actpass" => Some(Self::ActPass),
-            "holdconn" => Some(Self::HoldConn),
-            _ => None,
-        }
-    }
-
-    /// The attribute's value.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Passive => "passive",
-            Self::ActPass => "actpass",
-            Self::HoldConn => "holdconn",
-        }
+/// Reads `a=setup` (RFC 8842); `holdconn` says nothing about a role.
+pub(super) fn setup(value: &str) -> Option<Setup> {
+    match value.trim() {
+        "active" => Some(Setup::Active),
+        "passive" => Some(Setup::Passive),
+        "actpass" => Some(Setup::ActPass),
+        _ => None,
     }
 }
 

@@ -1,8 +1,9 @@
 //! The whole description.
 
-use super::attribute::{self, IceCredentials, Setup};
+use super::attribute::{self, IceCredentials};
 use super::media::{MediaHeader, MediaSection};
 use super::{DESCRIPTION_BYTES_MAX, LINE_BYTES_MAX, SECTION_LINES_MAX, SECTIONS_MAX, SdpError};
+use crate::Setup;
 use std::fmt;
 use std::ops::Range;
 
@@ -140,7 +141,7 @@ impl SessionDescription {
     }
 
     pub(super) fn session_setup(&self) -> Option<Setup> {
-        self.attribute("setup").and_then(Setup::parse)
+        self.attribute("setup").and_then(attribute::setup)
     }
 
     fn live(&self) -> impl Iterator<Item = MediaSection<'_>> {

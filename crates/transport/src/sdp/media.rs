@@ -1,8 +1,9 @@
 //! One m-line and the lines below it.
 
-use super::attribute::{self, Direction, ExtMap, IceCredentials, Msid, Rid, Setup, Simulcast, SsrcGroup};
+use super::attribute::{self, Direction, ExtMap, IceCredentials, Msid, Rid, Simulcast, SsrcGroup};
 use super::format::{self, PayloadFormat};
 use super::{FORMATS_MAX, SECTION_ITEMS_MAX, SdpError, SessionDescription};
+use crate::Setup;
 
 /// What an m-line is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -224,7 +225,7 @@ impl<'a> MediaSection<'a> {
 
     /// The DTLS role of the section, else that of the session.
     pub fn setup(&self) -> Option<Setup> {
-        self.attribute("setup").and_then(Setup::parse).or_else(|| self.description.session_setup())
+        self.attribute("setup").and_then(attribute::setup).or_else(|| self.description.session_setup())
     }
 
     /// Candidates, `candidate:…` without `a=`.

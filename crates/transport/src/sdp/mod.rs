@@ -11,7 +11,7 @@ mod format;
 mod media;
 
 pub use attribute::{
-    Direction, ExtMap, IceCredentials, Msid, Rid, RidDirection, Setup, Simulcast, SimulcastStream, SsrcGroup,
+    Direction, ExtMap, IceCredentials, Msid, Rid, RidDirection, Simulcast, SimulcastStream, SsrcGroup,
 };
 pub use description::SessionDescription;
 pub use error::SdpError;

@@ -4,10 +4,12 @@ use super::{Phase, Transport};
 use crate::client_hello::is_first_server_flight;
 use crate::dtls::{DimplSession, DtlsError, DtlsMode, DtlsOutput, DtlsSession, DtlsVersion, ExportedKeys};
 use crate::event::{DtlsRole, FailReason, TransportEvent};
+use crate::limits::DTLS_HANDSHAKE_BYTES_MAX;
 use fanlight_base::{Addresses, Now, SendBatch};
 use std::time::Instant;
 
-/// A DTLS record of a data channel packet with room to spare; it grows when a peer sends larger records.
+/// A DTLS record of a data channel packet with room to spare; it grows when a peer sends larger records, and for the
+/// peer's certificate.
 const SCRATCH_BYTES: usize = 2048;
 
 /// The DTLS session of a transport.
@@ -16,6 +18,8 @@ pub(super) struct Security {
     scratch: Vec<u8>,
     idle_until: Option<Instant>,
     connected: bool,
+    /// Bytes taken before that; no certificate can be longer.
+    handshake_bytes: usize,
     /// The peer's certificate is the announced one.
     verified: bool,
 }
@@ -29,7 +33,7 @@ enum Drained {
 
 impl Security {
     pub(super) fn new() -> Self {
-        Self { session: None, scratch: Vec::new(), idle_until: None, connected: false, verified: false }
+        Self { session: None, scratch: Vec::new(), idle_until: None, connected: false, handshake_bytes: 0, verified: false }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -69,6 +73,13 @@ impl Transport {
         if undecided_client && !is_first_server_flight(bytes) {
             return;
         }
+        if !self.security.connected {
+            let handshake_bytes = self.security.handshake_bytes.saturating_add(bytes.len());
+            if handshake_bytes > DTLS_HANDSHAKE_BYTES_MAX {
+                return;
+            }
+            self.security.handshake_bytes = handshake_bytes;
+        }
         match session.receive(instant, bytes) {
             Ok(()) => self.drain_dtls(now, batch),
             Err(error) => self.fail(FailReason::Dtls(error)),
@@ -93,8 +104,9 @@ impl Transport {
     pub(super) fn drain_dtls(&mut self, now: Now, batch: &mut SendBatch) {
         let Some(mut session) = self.security.session.take() else { return };
         let mut scratch = std::mem::take(&mut self.security.scratch);
-        if scratch.len() < SCRATCH_BYTES {
-            scratch.resize(SCRATCH_BYTES, 0);
+        let handshake_bytes = if self.security.connected { 0 } else { self.security.handshake_bytes };
+        if scratch.len() < SCRATCH_BYTES.max(handshake_bytes) {
+            scratch.resize(SCRATCH_BYTES.max(handshake_bytes), 0);
         }
         let drained = loop {
             match session.poll(&mut scratch) {
