@@ -3,7 +3,9 @@
 use crate::config::{ControlConfig, Limits, RoomDefaults, RoomOptions};
 use crate::directory::{Counts, Occupant, Room, RoomView};
 use crate::output::{Output, ShardIndex, Why};
-use fanlight_base::{Mono, NodeId, Now, ParticipantSid, PeerKey, Random, Redacted, RoomName, RoomSid, sid_suffix};
+use fanlight_base::{
+    Mono, NodeId, Now, ParticipantSid, PeerKey, Random, Redacted, RoomName, RoomSid, sid_suffix,
+};
 use fanlight_events::{Event, Fact, Refused};
 use fanlight_sfu::input::{Command, Join, Request};
 use fanlight_sfu::model::{DisconnectReason, ParticipantKind, RoomConfig};
@@ -456,11 +458,7 @@ impl Control {
         if preset.is_empty() {
             return Ok(options.clone());
         }
-        self.defaults
-            .presets
-            .get(preset)
-            .map(|preset| options.or(preset))
-            .ok_or(JoinError::UnknownPreset)
+        self.defaults.presets.get(preset).map(|preset| options.or(preset)).ok_or(JoinError::UnknownPreset)
     }
 
     const fn over_limit(&self) -> bool {

@@ -1,8 +1,11 @@
 //! Rooms from their first join to their end, as shards and signalling see it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use fanlight_base::{Mono, NodeId, Now, ParticipantSid, PeerKey, Random, RoomSid};
 use fanlight_control::{
-    Control, ControlConfig, JoinError, JoinRequest, Limits, Output, RoomDefaults, RoomOptions, ShardIndex, Why,
+    Control, ControlConfig, JoinError, JoinRequest, Limits, Output, RoomDefaults, RoomOptions, ShardIndex,
+    Why,
 };
 use fanlight_events::{Event, FactBody};
 use fanlight_sfu::input::{Command, Join, Layout, Quirks, Request};
@@ -82,17 +85,23 @@ fn drain(control: &mut Control) -> (Vec<String>, Mono) {
             Output::ToShard { shard: ShardIndex(shard), command } => {
                 let what = match *command {
                     Command::CreateRoom(room) => format!("create {}", room.name),
-                    Command::CloseRoom { reason, record, .. } => format!("close {} {record}", reason.as_str()),
+                    Command::CloseRoom { reason, record, .. } => {
+                        format!("close {} {record}", reason.as_str())
+                    }
                     Command::Join(join) => format!("join {} as {}", join.identity, join.peer.0),
                     Command::Request { peer, .. } => format!("request of {}", peer.0),
-                    Command::Disconnect { peer, reason } => format!("disconnect {} {}", peer.0, reason.as_str()),
+                    Command::Disconnect { peer, reason } => {
+                        format!("disconnect {} {}", peer.0, reason.as_str())
+                    }
                     Command::SignalClosed { peer } => format!("signal closed {}", peer.0),
                 };
                 said.push(format!("{shard}: {what}"));
             }
             Output::Event(event) => match *event {
                 Event::Fact(fact) => match fact.body {
-                    FactBody::Refused(refused) => said.push(format!("refused {} {}", refused.what, refused.why)),
+                    FactBody::Refused(refused) => {
+                        said.push(format!("refused {} {}", refused.what, refused.why))
+                    }
                     other => said.push(other.name().to_owned()),
                 },
                 Event::Sample(_) => said.push("sample".to_owned()),

@@ -131,9 +131,9 @@ pub fn authenticate(
 ) -> Result<Option<Token>, Answer> {
     let unauthorized = |text: String| Answer::text(401, text);
     let token = match request.header("authorization").filter(|value| !value.is_empty()) {
-        Some(value) => value
-            .strip_prefix("Bearer ")
-            .ok_or_else(|| unauthorized("invalid authorization header. Must start with Bearer ".to_owned()))?,
+        Some(value) => value.strip_prefix("Bearer ").ok_or_else(|| {
+            unauthorized("invalid authorization header. Must start with Bearer ".to_owned())
+        })?,
         None => parameters.get("access_token"),
     };
     if token.is_empty() {
@@ -178,9 +178,7 @@ impl Route {
 
 /// Agent workers are not served yet: with a right token the path is as empty as without an upgrade.
 fn agent(request: &HttpRequest<'_>, token: Option<&Token>) -> Answer {
-    let granted = token
-        .and_then(|token| token.grants.video.as_ref())
-        .is_some_and(|video| video.agent);
+    let granted = token.and_then(|token| token.grants.video.as_ref()).is_some_and(|video| video.agent);
     if request.is_websocket_upgrade() && !granted {
         return Answer::text(401, NO_PERMISSIONS);
     }
@@ -199,9 +197,9 @@ fn admit(
     let asked = match parameters.get("join_request") {
         "" if needs_join_request => return Err(bad("join_request is required")),
         "" => Asked::from_query(parameters, strict)?,
-        encoded => Asked::from_join_request(
-            join_request::decode(encoded).map_err(|error| bad(&error.to_string()))?,
-        ),
+        encoded => {
+            Asked::from_join_request(join_request::decode(encoded).map_err(|error| bad(&error.to_string()))?)
+        }
     };
     let (mut grants, expires_s) = granted(token, &server.limits)?;
     let mut video = grants.video.clone().unwrap_or_default();

@@ -247,8 +247,14 @@ mod tests {
 
     fn client(agent: &str) -> Client {
         let headers = [("User-Agent", agent)];
-        let request =
-            HttpRequest { method: "GET", path: "/rtc", query: "", headers: &headers, body: b"", remote: None };
+        let request = HttpRequest {
+            method: "GET",
+            path: "/rtc",
+            query: "",
+            headers: &headers,
+            body: b"",
+            remote: None,
+        };
         let info = proto::ClientInfo { sdk: Sdk::Js as i32, protocol: 17, ..Default::default() };
         Client::from_info(info).augmented(&request)
     }
@@ -256,7 +262,10 @@ mod tests {
     #[test]
     fn browsers_and_systems_are_read_from_the_user_agent() {
         let cases = [
-            ("Mozilla/5.0 (X11; Linux x86_64; rv:153.0) Gecko/20100101 Firefox/153.0", ("Firefox", "153.0", "Linux")),
+            (
+                "Mozilla/5.0 (X11; Linux x86_64; rv:153.0) Gecko/20100101 Firefox/153.0",
+                ("Firefox", "153.0", "Linux"),
+            ),
             (
                 "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36",
                 ("Chrome", "156.0.0.0", "Linux"),
@@ -269,12 +278,19 @@ mod tests {
                 "Mozilla/5.0 (iPhone; CPU iPhone OS 17_4 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) FxiOS/125.0 Mobile/15E148 Safari/605.1.15",
                 ("Firefox iOS", "125.0", "iOS"),
             ),
-            ("Mozilla/5.0 (Android 14; Mobile; rv:125.0) Gecko/125.0 Firefox/125.0", ("Firefox", "125.0", "Android")),
+            (
+                "Mozilla/5.0 (Android 14; Mobile; rv:125.0) Gecko/125.0 Firefox/125.0",
+                ("Firefox", "125.0", "Android"),
+            ),
             ("curl/8", ("", "", "")),
         ];
         for (agent, (browser, version, os)) in cases {
             let facts = client(agent).facts();
-            assert_eq!((facts.browser.as_str(), facts.browser_version.as_str()), (browser, version), "{agent}");
+            assert_eq!(
+                (facts.browser.as_str(), facts.browser_version.as_str()),
+                (browser, version),
+                "{agent}"
+            );
             assert_eq!(facts.os, os, "{agent}");
         }
     }
@@ -300,7 +316,8 @@ mod tests {
     #[test]
     fn long_facts_are_cut_between_characters() {
         let info = proto::ClientInfo { version: "ü".repeat(200), ..Default::default() };
-        let request = HttpRequest { method: "GET", path: "/", query: "", headers: &[], body: b"", remote: None };
+        let request =
+            HttpRequest { method: "GET", path: "/", query: "", headers: &[], body: b"", remote: None };
         let facts = Client::from_info(info).augmented(&request).facts();
         assert_eq!(facts.version.len(), 256);
     }

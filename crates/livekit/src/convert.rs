@@ -66,8 +66,7 @@ pub fn add_track(request: &proto::AddTrackRequest) -> Result<AddTrack, AddTrackR
         audio_features.contains(&number)
     };
     #[expect(deprecated, reason = "old clients send these")]
-    let (stereo, disable_dtx) =
-        (feature(request.stereo, TF_STEREO), feature(request.disable_dtx, TF_NO_DTX));
+    let (stereo, disable_dtx) = (feature(request.stereo, TF_STEREO), feature(request.disable_dtx, TF_NO_DTX));
     Ok(AddTrack {
         cid: request.cid.clone(),
         name: request.name.clone(),

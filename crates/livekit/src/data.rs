@@ -55,7 +55,9 @@ fn route(bytes: &[u8], sender: &Sender<'_>) -> Result<Routed, BadEnvelope> {
                 continue;
             }
             packet::DESTINATION_IDENTITIES => push(&mut routed.destinations, field.text()?)?,
-            packet::SEQUENCE => routed.sequence = field.varint().and_then(|v| u32::try_from(v).map_err(|_| BadEnvelope))?,
+            packet::SEQUENCE => {
+                routed.sequence = field.varint().and_then(|v| u32::try_from(v).map_err(|_| BadEnvelope))?
+            }
             packet::METRICS => metrics = true,
             _ => {}
         }
@@ -241,7 +243,10 @@ mod tests {
         assert_eq!((seen.participant_identity.as_str(), seen.participant_sid.as_str()), ("alice", "PA_a"));
         let Some(Payload::User(user)) = seen.value else { panic!("no user packet") };
         assert_eq!((user.participant_identity.as_str(), user.participant_sid.as_str()), ("alice", "PA_a"));
-        assert_eq!((user.payload, user.topic, user.nonce), (b"hello".to_vec(), Some("t".to_owned()), vec![7; 16]));
+        assert_eq!(
+            (user.payload, user.topic, user.nonce),
+            (b"hello".to_vec(), Some("t".to_owned()), vec![7; 16])
+        );
         assert_eq!(routed.sequence, 9);
         assert_eq!(routed.destinations, ["bob".into()]);
         assert_eq!(routed.destination_sids, ["PA_b".into()]);
@@ -271,8 +276,10 @@ mod tests {
 
     #[test]
     fn metrics_reach_nobody() {
-        let packet =
-            proto::DataPacket { value: Some(Payload::Metrics(proto::MetricsBatch::default())), ..Default::default() };
+        let packet = proto::DataPacket {
+            value: Some(Payload::Metrics(proto::MetricsBatch::default())),
+            ..Default::default()
+        };
         assert_eq!(routed(&packet, true).1.destinations, [Identity::default()]);
     }
 
@@ -280,7 +287,9 @@ mod tests {
     fn what_is_no_packet_is_refused() {
         let (sid, identity) = (ParticipantSid::default(), Identity::default());
         let sender = Sender { sid: &sid, identity: &identity, reliable: true };
-        for bytes in [&[0xff][..], &[0x0a, 5, 1], &[0x00, 1], &[0x10, 1], &[0x2a, 1, 0xff], &[0x0b], &[0x82, 1, 0]] {
+        for bytes in
+            [&[0xff][..], &[0x0a, 5, 1], &[0x00, 1], &[0x10, 1], &[0x2a, 1, 0xff], &[0x0b], &[0x82, 1, 0]]
+        {
             assert_eq!(route(bytes, &sender), Err(BadEnvelope), "{bytes:?}");
         }
         assert!(route(&[], &sender).is_ok());

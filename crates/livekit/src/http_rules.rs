@@ -116,7 +116,10 @@ impl Answer {
 
     /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(found, _)| found.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -215,7 +218,8 @@ pub fn check_handshake(request: &HttpRequest<'_>) -> Result<(), Answer> {
         return refuse(405, text);
     }
     if request.header("sec-websocket-version") != Some("13") {
-        let text = "Bad Request\nwebsocket: unsupported version: 13 not found in 'Sec-Websocket-Version' header";
+        let text =
+            "Bad Request\nwebsocket: unsupported version: 13 not found in 'Sec-Websocket-Version' header";
         return refuse(400, text);
     }
     let key = request.header("sec-websocket-key").and_then(|key| STANDARD.decode(key).ok());
@@ -252,7 +256,11 @@ fn percent_decode(text: &str, plus_is_space: bool) -> Option<String> {
 }
 
 fn escape_html(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&#34;").replace('\'', "&#39;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&#34;")
+        .replace('\'', "&#39;")
 }
 
 /// `2026-11-21 06:27:00` of seconds since the Unix epoch.
@@ -261,8 +269,7 @@ fn utc(unix_s: u64) -> String {
     // Days since 0000-03-01 in eras of 400 years: the leap day ends a year.
     let day = days.saturating_add(719_468);
     let (era, day_of_era) = (day / 146_097, day % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day_of_month = day_of_year - (153 * shifted_month + 2) / 5 + 1;

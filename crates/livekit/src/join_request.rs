@@ -80,7 +80,8 @@ fn inflate(compressed: &[u8]) -> Result<Vec<u8>, JoinRequestError> {
 fn convert(mut request: proto::JoinRequest) -> DecodedJoin {
     let (mut add_tracks, mut refused_tracks) = (Vec::new(), Vec::new());
     for (index, wanted) in std::mem::take(&mut request.add_track_requests).into_iter().enumerate() {
-        let converted = if index < ADD_TRACKS_MAX { add_track(&wanted) } else { Err(AddTrackRefusal::TooMany) };
+        let converted =
+            if index < ADD_TRACKS_MAX { add_track(&wanted) } else { Err(AddTrackRefusal::TooMany) };
         match converted {
             Ok(track) => add_tracks.push(track),
             Err(refusal) => refused_tracks.push(refusal.response(wanted)),
@@ -140,9 +141,15 @@ mod tests {
 
     #[test]
     fn tracks_of_no_kind_are_refused_one_by_one() {
-        let track = |cid: &str, kind| proto::AddTrackRequest { cid: cid.to_owned(), r#type: kind, ..Default::default() };
-        let request =
-            proto::JoinRequest { add_track_requests: vec![track("a", 0), track("d", 2)], ..Default::default() };
+        let track = |cid: &str, kind| proto::AddTrackRequest {
+            cid: cid.to_owned(),
+            r#type: kind,
+            ..Default::default()
+        };
+        let request = proto::JoinRequest {
+            add_track_requests: vec![track("a", 0), track("d", 2)],
+            ..Default::default()
+        };
         let decoded = decode(&wrap(0, request.encode_to_vec())).unwrap();
         assert_eq!(decoded.add_tracks.len(), 1);
         assert_eq!(decoded.refused_tracks.len(), 1);

@@ -1,5 +1,7 @@
 //! Recorded messages of a LiveKit server against ours: read into the SFU's words, written again, compared field by field.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use fanlight_base::{Now, Redacted};
@@ -17,21 +19,35 @@ use std::collections::BTreeSet;
 const RESPONSES: &str = include_str!("data/responses.jsonl");
 
 /// Members that differ, in LiveKit's JSON names, and why. An entry ends the comparison below it.
-const DIFFERENT: [(&str, &str); 13] = [
+const DIFFERENT: [(&str, &str); 7] = [
     ("join.room.enabledCodecs", "PCMU, PCMA and H265 do not play here"),
     ("roomUpdate.room.enabledCodecs", "PCMU, PCMA and H265 do not play here"),
     ("join.enabledPublishCodecs", "PCMU, PCMA and H265 do not play here"),
     ("join.iceServers", "no public STUN server is named"),
     ("join.serverInfo.nodeId", "the node"),
-    ("join.clientConfiguration", "forced TCP and TLS are not simulated; disabled codecs are compared"),
-    ("join.fastPublish", "absent only after a forced switch of protocols, which is not simulated; else compared"),
-    ("join.participant.dataTracks", "data tracks are not built"),
     ("join.otherParticipants[].dataTracks", "data tracks are not built"),
     ("update.participants[].dataTracks", "data tracks are not built"),
-    ("update.participants[].permission", "absent only in the list of the departed after a resume, not built"),
-    ("update.participants[].joinedAt", "as permission; else compared"),
-    ("trickle.candidateInit", "the same JSON; compared as JSON"),
 ];
+
+/// Takes out what only features bring about that are not built: the answer to a forced switch of protocols, and the list
+/// of the departed after a resume, whose entries have no permission. Candidates are compared as JSON where they are read.
+fn without_unbuilt(message: &mut proto::SignalResponse) {
+    match message.message.as_mut() {
+        Some(Said::Join(join)) => {
+            let forced = join.client_configuration.as_ref().is_some_and(|c| c.disabled_codecs.is_none());
+            if forced {
+                join.client_configuration = None;
+                join.fast_publish = true;
+            }
+        }
+        Some(Said::Update(update)) => update.participants.retain(|info| info.permission.is_some()),
+        Some(Said::Trickle(trickle)) => {
+            let init: Value = serde_json::from_str(&trickle.candidate_init).unwrap();
+            trickle.candidate_init = init.to_string();
+        }
+        _ => {}
+    }
+}
 
 fn setup(protocol: u32) -> SessionSetup {
     SessionSetup {
@@ -260,10 +276,7 @@ fn ours(recorded: &Said) -> Option<Vec<Value>> {
                 proto::SignalTarget::Subscriber => Target::Subscriber,
             };
             let candidate = init["candidate"].as_str().unwrap().to_owned();
-            let said = say(setup(17), now, Signal::Trickle { target, candidate, last: trickle.r#final });
-            let written = said[0]["trickle"]["candidateInit"].as_str().unwrap();
-            assert_eq!(serde_json::from_str::<Value>(written).unwrap(), init);
-            said
+            say(setup(17), now, Signal::Trickle { target, candidate, last: trickle.r#final })
         }
         Said::TrackUnpublished(m) => say(setup(17), now, Signal::TrackUnpublished((&m.track_sid).into())),
         Said::TrackSubscribed(m) => say(setup(17), now, Signal::TrackSubscribed((&m.track_sid).into())),
@@ -272,13 +285,20 @@ fn ours(recorded: &Said) -> Option<Vec<Value>> {
         }
         Said::SubscriptionPermissionUpdate(m) => {
             let participant = (&m.participant_sid).into();
-            let signal =
-                Signal::SubscriptionPermission { participant, track: (&m.track_sid).into(), allowed: m.allowed };
+            let signal = Signal::SubscriptionPermission {
+                participant,
+                track: (&m.track_sid).into(),
+                allowed: m.allowed,
+            };
             say(setup(17), now, signal)
         }
         Said::SubscriptionResponse(m) => {
             let codec_unsupported = m.err() == proto::SubscriptionError::SeCodecUnsupported;
-            say(setup(17), now, Signal::SubscriptionFailed { track: (&m.track_sid).into(), codec_unsupported })
+            say(
+                setup(17),
+                now,
+                Signal::SubscriptionFailed { track: (&m.track_sid).into(), codec_unsupported },
+            )
         }
         Said::StreamStateUpdate(m) => {
             let stream = |info: &proto::StreamStateInfo| {
@@ -300,7 +320,8 @@ fn differences(path: &str, recorded: &Value, ours: &Value, found: &mut Vec<Strin
             let keys: BTreeSet<&String> = theirs.keys().chain(mine.keys()).collect();
             for key in keys {
                 let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                let get = |object: &serde_json::Map<String, Value>| object.get(key).cloned().unwrap_or(Value::Null);
+                let get =
+                    |object: &serde_json::Map<String, Value>| object.get(key).cloned().unwrap_or(Value::Null);
                 differences(&path, &get(theirs), &get(mine), found);
             }
         }
@@ -315,25 +336,30 @@ fn differences(path: &str, recorded: &Value, ours: &Value, found: &mut Vec<Strin
 
 fn listed(difference: &str) -> Option<usize> {
     DIFFERENT.iter().position(|(path, _)| {
-        difference.strip_prefix(path).is_some_and(|rest| rest.starts_with(['.', ':', '[', 'M']))
+        difference.strip_prefix(path).is_some_and(|rest| rest.starts_with(['.', ':', '[']))
     })
 }
 
 #[test]
 fn every_recorded_message_is_said_as_recorded_but_for_the_listed_differences() {
     let (mut compared, mut failures) = (0, Vec::new());
-    let mut used = BTreeSet::from([12]);
+    let mut used = BTreeSet::new();
     for line in RESPONSES.lines() {
         let case: Value = serde_json::from_str(line).unwrap();
         if case["msg"].get("refresh_token").is_some() {
             continue;
         }
-        let recorded: proto::SignalResponse = serde_json::from_value(case["msg"].clone()).unwrap();
+        let mut recorded: proto::SignalResponse = serde_json::from_value(case["msg"].clone()).unwrap();
+        without_unbuilt(&mut recorded);
         let canonical = serde_json::to_value(&recorded).unwrap();
         let Some(said) = ours(recorded.message.as_ref().unwrap()) else { continue };
         compared += 1;
         let mut found = Vec::new();
-        differences("", &canonical, said.first().unwrap_or(&Value::Null), &mut found);
+        let nothing =
+            matches!(&recorded.message, Some(Said::Update(update)) if update.participants.is_empty());
+        if !nothing {
+            differences("", &canonical, said.first().unwrap_or(&Value::Null), &mut found);
+        }
         for difference in found {
             match listed(&difference) {
                 Some(index) => {
@@ -345,7 +371,8 @@ fn every_recorded_message_is_said_as_recorded_but_for_the_listed_differences() {
     }
     assert!(failures.is_empty(), "{} differences:\n{}", failures.len(), failures.join("\n"));
     assert!(compared > 200, "only {compared} messages");
-    let unused: Vec<_> = (0..DIFFERENT.len()).filter(|index| !used.contains(index)).map(|i| DIFFERENT[i]).collect();
+    let unused: Vec<_> =
+        (0..DIFFERENT.len()).filter(|index| !used.contains(index)).map(|i| DIFFERENT[i]).collect();
     assert!(unused.is_empty(), "no longer different: {unused:?}");
 }
 
@@ -379,7 +406,8 @@ fn refreshed_tokens_carry_the_recorded_claims() {
         let (iat, exp) = (recorded["iat"].as_u64().unwrap(), recorded["exp"].as_u64().unwrap());
         let now = Now { mono_ns: 0, unix_ns: iat * 1_000_000_000 };
         let server = support::server(Default::default());
-        let original = token::verify(&server.keys, now, &support::token(&json!({ "claims": recorded }))).unwrap();
+        let original =
+            token::verify(&server.keys, now, &support::token(&json!({ "claims": recorded }))).unwrap();
         let grants = original.grants;
         let info = model::ParticipantInfo {
             name: grants.name.clone(),

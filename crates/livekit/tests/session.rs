@@ -1,5 +1,7 @@
 //! One signalling connection: what recorded and broken messages of clients become.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use fanlight_livekit::session::{Action, Frame, MESSAGE_BYTES_MAX, Session, SessionSetup, UPDATE_BYTES_MAX};
@@ -153,7 +155,7 @@ fn every_kind_of_recorded_request_becomes_what_it_should() {
         let became = handle(&mut Session::new(setup()), &binary(&case["msg"]));
         let first = became.first().map_or("", String::as_str);
         let fits = |word: &&str| if word.is_empty() { first.is_empty() } else { first.starts_with(*word) };
-        assert!(expected[kind].iter().any(|word| fits(&word)), "{line} became {became:?}");
+        assert!(expected[kind].iter().any(fits), "{line} became {became:?}");
         *seen.entry(kind.to_owned()).or_insert(0) += 1;
     }
     assert_eq!(seen.len(), expected.len());
@@ -183,6 +185,25 @@ fn a_recorded_track_keeps_every_field_on_its_way_through() {
 }
 
 #[test]
+fn numbers_nobody_knows_are_kept_or_refused_but_never_guessed() {
+    let request = |kind, source| proto::AddTrackRequest { r#type: kind, source, ..Default::default() };
+    let handled = |request| {
+        let message = Some(proto::signal_request::Message::AddTrack(request));
+        let frame = Frame::Binary(proto::SignalRequest { message }.encode_to_vec());
+        let actions =
+            Session::new(setup()).handle_frame(&support::server(Default::default()), support::NOW, &frame);
+        actions.into_iter().next().unwrap()
+    };
+    let Action::Request(kept) = handled(request(0, 9)) else { panic!("not a request") };
+    assert!(matches!(*kept, Request::AddTrack(track) if track.source == Source(9)));
+    let Action::Send(Frame::Binary(bytes)) = handled(request(9, 0)) else { panic!("not an answer") };
+    let response = proto::SignalResponse::decode(bytes.as_slice()).unwrap();
+    let Some(proto::signal_response::Message::RequestResponse(refusal)) = response.message else { panic!() };
+    assert_eq!(refusal.reason(), proto::request_response::Reason::UnsupportedType);
+    assert_eq!(refusal.request, Some(proto::request_response::Request::AddTrack(request(9, 0))));
+}
+
+#[test]
 fn replies_follow_the_encoding_of_the_client() {
     let mut session = Session::new(setup());
     let ping = json!({"pingReq": {"timestamp": "5", "rtt": "7"}});
@@ -205,7 +226,7 @@ fn broken_frames_close_and_odd_ones_do_not() {
     let oversized = vec![0; MESSAGE_BYTES_MAX + 1];
     // Field 99 with a payload, as large as a message may be.
     let mut unknown = vec![0x9a, 0x06];
-    prost::encoding::encode_varint((MESSAGE_BYTES_MAX - 6) as u64, &mut unknown);
+    prost::encoding::encode_varint((MESSAGE_BYTES_MAX - 5) as u64, &mut unknown);
     unknown.resize(MESSAGE_BYTES_MAX, 0);
     let cases: [(Frame, &[&str]); 7] = [
         (Frame::Binary(vec![0xde, 0xad, 0xbe, 0xef, 0xff, 0xff, 0xff, 0xff]), &["close"]),
@@ -248,7 +269,11 @@ fn unreadable_offers_are_passed_over_and_unusable_ones_end_the_session() {
     }
     let answer = binary(&json!({"answer": {"type": "answer", "sdp": good}}));
     let single = SessionSetup { single: true, ..setup() };
-    assert_eq!(handle(&mut Session::new(single), &answer), [""; 0], "with one peer connection clients do not answer");
+    assert_eq!(
+        handle(&mut Session::new(single), &answer),
+        [""; 0],
+        "with one peer connection clients do not answer"
+    );
 }
 
 #[test]
@@ -271,12 +296,18 @@ fn too_long_metadata_is_refused_here_only_to_those_who_may_change_it() {
     let server = support::server(support::small_limits());
     let frame = binary(&json!({"updateMetadata": {"requestId": 4, "metadata": "m".repeat(65)}}));
     let mut session = Session::new(setup());
-    assert_eq!(words(session.handle_frame(&server, support::NOW, &frame)), ["requestResponse LIMIT_EXCEEDED"]);
+    assert_eq!(
+        words(session.handle_frame(&server, support::NOW, &frame)),
+        ["requestResponse LIMIT_EXCEEDED"]
+    );
     let mut session = Session::new(SessionSetup { grants: Grants::default(), ..setup() });
     assert_eq!(words(session.handle_frame(&server, support::NOW, &frame)), ["updatemetadata"]);
     let attributes = binary(&json!({"updateMetadata": {"attributes": {"k": "v".repeat(64)}}}));
     let mut session = Session::new(setup());
-    assert_eq!(words(session.handle_frame(&server, support::NOW, &attributes)), ["requestResponse LIMIT_EXCEEDED"]);
+    assert_eq!(
+        words(session.handle_frame(&server, support::NOW, &attributes)),
+        ["requestResponse LIMIT_EXCEEDED"]
+    );
 }
 
 #[test]
@@ -308,7 +339,10 @@ fn old_protocols_get_the_messages_of_their_time() {
     let ok = |protocol| {
         let request = fanlight_sfu::output::EchoedRequest::None;
         let reason = RequestReason::Ok;
-        words(say(protocol, Signal::RequestResponse { request_id: 1, reason, message: String::new(), request }))
+        words(say(
+            protocol,
+            Signal::RequestResponse { request_id: 1, reason, message: String::new(), request },
+        ))
     };
     assert!(ok(14).is_empty());
     assert_eq!(ok(15), ["requestResponse"]);
@@ -342,7 +376,9 @@ fn large_updates_are_split() {
         let Action::Send(Frame::Binary(bytes)) = action else { panic!("{action:?}") };
         assert!(bytes.len() <= UPDATE_BYTES_MAX);
         let response = proto::SignalResponse::decode(bytes.as_slice()).unwrap();
-        let Some(proto::signal_response::Message::Update(update)) = response.message else { panic!("no update") };
+        let Some(proto::signal_response::Message::Update(update)) = response.message else {
+            panic!("no update")
+        };
         participants += update.participants.len();
     }
     assert_eq!(participants, 10);
@@ -354,7 +390,8 @@ fn values_without_a_json_form_go_out_as_protobuf() {
     let mut session = Session::new(setup());
     handle(&mut session, &Frame::Text("{}".to_owned()));
     let mut track = track_info("TR_a");
-    let signal = |track: &TrackInfo| Signal::TrackPublished { cid: String::new(), track: Box::new(track.clone()) };
+    let signal =
+        |track: &TrackInfo| Signal::TrackPublished { cid: String::new(), track: Box::new(track.clone()) };
     assert_eq!(words(session.handle_signal(&server, support::NOW, signal(&track))), ["text trackPublished"]);
     track.source = Source(9);
     let actions = session.handle_signal(&server, support::NOW, signal(&track));

@@ -54,13 +54,13 @@ impl Demux {
         self.ufrags.insert(ufrag.to_owned(), owner);
     }
 
-    /// A transport has authenticated a check from this 5-tuple: what comes from there is its own from now on.
-    pub(crate) fn learn(&mut self, owner: Owner, addresses: Addresses) {
-        match self.tuples.insert(addresses, owner) {
-            Some(former) if former == owner => return,
-            Some(former) => self.forget_tuple(former, addresses),
-            None => {}
-        }
+    /// A transport has authenticated a check from this 5-tuple: what comes from there is its own from now on. False when
+    /// it is another transport's: a source address is easily forged, so nobody's is taken away while it lives.
+    pub(crate) fn learn(&mut self, owner: Owner, addresses: Addresses) -> bool {
+        match self.tuples.get(&addresses) {
+            Some(former) => return *former == owner,
+            None => self.tuples.insert(addresses, owner),
+        };
         let known = self.known.entry(owner).or_default();
         known.tuples.push_back(addresses);
         if known.tuples.len() > TUPLES_PER_TRANSPORT_MAX
@@ -68,12 +68,17 @@ impl Demux {
         {
             self.tuples.remove(&oldest);
         }
+        true
     }
 
     /// Forgets a 5-tuple of a transport.
     pub(crate) fn unlearn(&mut self, owner: Owner, addresses: Addresses) {
-        self.tuples.remove(&addresses);
-        self.forget_tuple(owner, addresses);
+        if self.tuples.get(&addresses) == Some(&owner)
+            && let Some(known) = self.known.get_mut(&owner)
+        {
+            self.tuples.remove(&addresses);
+            known.tuples.retain(|tuple| *tuple != addresses);
+        }
     }
 
     /// Forgets a transport.
@@ -87,15 +92,67 @@ impl Demux {
 
     /// Forgets all transports of a room.
     pub(crate) fn forget_room(&mut self, room: RoomIndex) {
-        let owners: Vec<Owner> = self.known.keys().filter(|owner| owner.room == room).copied().collect();
+        let of_room = self.known.keys().filter(|owner| owner.room == room);
+        let owners: Vec<Owner> = of_room.copied().collect();
         for owner in owners {
             self.forget(owner);
         }
     }
+}
 
-    fn forget_tuple(&mut self, owner: Owner, addresses: Addresses) {
-        if let Some(known) = self.known.get_mut(&owner) {
-            known.tuples.retain(|tuple| *tuple != addresses);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::transport_ids;
+    use fanlight_base::Protocol;
+
+    fn from(port: u16) -> Addresses {
+        let (local, remote) = (([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], port).into());
+        Addresses { local, remote, protocol: Protocol::Udp }
+    }
+
+    fn owners() -> [Owner; 3] {
+        let ids = transport_ids(2);
+        [(0, ids[0]), (0, ids[1]), (1, ids[0])]
+            .map(|(room, transport)| Owner { room: RoomIndex(room), transport })
+    }
+
+    #[test]
+    fn a_tuple_belongs_to_who_had_it_first_until_that_is_gone() {
+        let [a, b, _] = owners();
+        let mut demux = Demux::default();
+        assert!(demux.learn(a, from(1)) && demux.learn(a, from(1)));
+        assert!(!demux.learn(b, from(1)), "a forged address takes nothing away");
+        assert_eq!(demux.by_tuple(from(1)), Some(a));
+        demux.unlearn(b, from(1));
+        assert_eq!(demux.by_tuple(from(1)), Some(a));
+        demux.forget(a);
+        assert!(demux.by_tuple(from(1)).is_none() && demux.learn(b, from(1)));
+    }
+
+    #[test]
+    fn a_transport_keeps_its_newest_tuples() {
+        let [a, ..] = owners();
+        let mut demux = Demux::default();
+        let count = u16::try_from(TUPLES_PER_TRANSPORT_MAX).expect("a small number");
+        for port in 0..=count {
+            demux.learn(a, from(port));
         }
+        assert_eq!((demux.by_tuple(from(0)), demux.by_tuple(from(1))), (None, Some(a)));
+    }
+
+    #[test]
+    fn a_new_ufrag_replaces_the_old_one_and_a_room_takes_all_of_its_own_along() {
+        let [a, b, other] = owners();
+        let mut demux = Demux::default();
+        demux.set_ufrag(a, "old");
+        demux.set_ufrag(a, "new");
+        demux.set_ufrag(b, "second");
+        demux.set_ufrag(other, "other");
+        demux.learn(other, from(9));
+        assert_eq!((demux.by_ufrag("old"), demux.by_ufrag("new")), (None, Some(a)));
+        demux.forget_room(RoomIndex(0));
+        assert_eq!((demux.by_ufrag("new"), demux.by_ufrag("second")), (None, None));
+        assert_eq!((demux.by_ufrag("other"), demux.by_tuple(from(9))), (Some(other), Some(other)));
     }
 }

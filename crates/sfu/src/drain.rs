@@ -67,7 +67,12 @@ impl Room {
             return;
         }
         match event {
-            TransportEvent::Tuple(addresses) => ctx.demux.learn(self.owner(id), addresses),
+            TransportEvent::Tuple(addresses) => {
+                let learnt = ctx.demux.learn(self.owner(id), addresses);
+                if let Some(link) = self.links.get(&id).filter(|_| !learnt) {
+                    self.refuse(ctx, link.peer, "tuple", "address of another transport");
+                }
+            }
             TransportEvent::Selected(addresses) => self.tell_selected(ctx, id, addresses),
             TransportEvent::Connected { .. } => self.link_connected(ctx, id),
             TransportEvent::DataChannelOpen { id: channel, label, .. } => {

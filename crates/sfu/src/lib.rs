@@ -19,6 +19,8 @@ mod peer;
 mod room;
 mod sfu;
 mod spec;
+#[cfg(test)]
+mod testing;
 mod timers;
 mod tracks;
 

@@ -237,12 +237,9 @@ impl Sfu {
         }
     }
 
+    /// Drains a room that was taken off the queue; it counts as stirred until this is done.
     fn drain(&mut self, index: RoomIndex, batch: &mut SendBatch) {
         self.with_room(index, |room, ctx| room.drain(ctx, batch));
-        // Draining is what `with_room` has just asked for again.
-        if self.stirred.back() == Some(&index) {
-            self.stirred.pop_back();
-        }
         let Some(slot) = self.rooms.get_mut(index.0 as usize).and_then(Option::as_mut) else { return };
         slot.stirred = false;
         if slot.room.is_ended() {

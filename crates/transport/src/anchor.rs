@@ -41,7 +41,10 @@ mod tests {
     use super::*;
 
     #[test]
-    #[allow(clippy::disallowed_methods, reason = "an Instant cannot be made without the clock; its value is arbitrary")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "an Instant cannot be made without the clock; its value is arbitrary"
+    )]
     fn time_goes_there_and_back() {
         let anchor = ClockAnchor::new(Instant::now(), Mono { ns: 7_000 });
         let later = Mono { ns: 5_007_000 };

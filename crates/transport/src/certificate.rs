@@ -1,6 +1,8 @@
 //! Our certificate, and fingerprints of certificates (RFC 8122).
 
-use crate::limits::{DTLS_FIRST_RTO, DTLS_HANDSHAKE_TIMEOUT, DTLS_MTU_BYTES, DTLS_RETRIES};
+use crate::limits::{
+    CERTIFICATE_BYTES_MAX, DTLS_FIRST_RTO, DTLS_HANDSHAKE_TIMEOUT, DTLS_MTU_BYTES, DTLS_RETRIES,
+};
 use aws_lc_rs::digest;
 use dimpl::DtlsCertificate;
 use std::fmt;
@@ -22,6 +24,9 @@ pub enum CertificateError {
     /// Key or certificate could not be made.
     #[error("the certificate could not be generated")]
     Generate,
+    /// Longer than [`CERTIFICATE_BYTES_MAX`].
+    #[error("the certificate is too long")]
+    TooLong,
     /// The DTLS library refuses its configuration.
     #[error("the DTLS library cannot be configured: {0}")]
     Config(String),
@@ -40,6 +45,9 @@ impl Certificate {
 
     /// A certificate and its PKCS #8 private key (ECDSA P-256 or P-384), both DER.
     pub fn from_der(certificate: Vec<u8>, private_key: Vec<u8>) -> Result<Self, CertificateError> {
+        if certificate.len() > CERTIFICATE_BYTES_MAX {
+            return Err(CertificateError::TooLong);
+        }
         let dtls = dimpl::Config::builder()
             .mtu(DTLS_MTU_BYTES)
             .flight_start_rto(DTLS_FIRST_RTO)
@@ -127,7 +135,11 @@ impl Fingerprint {
             }
             digest.push(u8::from_str_radix(pair, 16).map_err(|_| FingerprintError::Malformed)?);
         }
-        if digest.len() == hash.bytes() { Ok(Self { hash, digest }) } else { Err(FingerprintError::Malformed) }
+        if digest.len() == hash.bytes() {
+            Ok(Self { hash, digest })
+        } else {
+            Err(FingerprintError::Malformed)
+        }
     }
 
     /// Whether this is the fingerprint of that certificate.
@@ -188,7 +200,9 @@ mod tests {
     fn weak_and_malformed_fingerprints_are_refused() {
         let text = Fingerprint::sha256(b"x").to_string();
         assert_eq!(Fingerprint::parse("sha-1 AA:BB"), Err(FingerprintError::Hash));
-        for bad in ["", "sha-256", "sha-256 AA", "sha-256 +A:BB", &text[..text.len() - 1], &format!("{text}:00")] {
+        for bad in
+            ["", "sha-256", "sha-256 AA", "sha-256 +A:BB", &text[..text.len() - 1], &format!("{text}:00")]
+        {
             assert_eq!(Fingerprint::parse(bad), Err(FingerprintError::Malformed), "{bad}");
         }
     }

@@ -73,7 +73,9 @@ impl Message {
 impl Open {
     fn parse(bytes: &[u8]) -> Result<Self, DcepError> {
         let (header, rest) = bytes.split_at_checked(12).ok_or(DcepError::Truncated)?;
-        let &[_, kind, _, _, p0, p1, p2, p3, l0, l1, q0, q1] = header else { return Err(DcepError::Truncated) };
+        let &[_, kind, _, _, p0, p1, p2, p3, l0, l1, q0, q1] = header else {
+            return Err(DcepError::Truncated);
+        };
         let parameter = u32::from_be_bytes([p0, p1, p2, p3]);
         let reliability = match kind & !UNORDERED {
             0 => Reliability::Reliable,
@@ -142,7 +144,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_what_is_read() {
-        for reliability in [Reliability::Reliable, Reliability::Retransmits(3), Reliability::LifetimeMs(250)] {
+        for reliability in [Reliability::Reliable, Reliability::Retransmits(3), Reliability::LifetimeMs(250)]
+        {
             for ordered in [true, false] {
                 let open = Open { ordered, reliability, label: "läbel".into(), protocol: "p".into() };
                 assert_eq!(Message::parse(&open.to_bytes()), Ok(Message::Open(open)));

@@ -214,7 +214,10 @@ mod tests {
         }
     }
 
-    #[allow(clippy::disallowed_methods, reason = "an Instant cannot be made without the clock; its value is arbitrary")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "an Instant cannot be made without the clock; its value is arbitrary"
+    )]
     fn handshake(mode: DtlsMode) -> (End, End) {
         let mut now = Instant::now();
         let (mut client, mut server) = (End::new(now, DtlsMode::Client), End::new(now, mode));
@@ -233,8 +236,10 @@ mod tests {
 
     #[test]
     fn a_server_of_either_kind_gets_along_with_a_client_that_speaks_both_versions() {
-        for (mode, version) in [(DtlsMode::Server12, DtlsVersion::Dtls12), (DtlsMode::Server, DtlsVersion::Dtls13)] {
-            let (mut client, mut server) = handshake(mode);
+        for (mode, version) in
+            [(DtlsMode::Server12, DtlsVersion::Dtls12), (DtlsMode::Server, DtlsVersion::Dtls13)]
+        {
+            let (client, mut server) = handshake(mode);
             assert!(client.connected && server.connected);
             assert_eq!(client.session.version(), Some(version));
             assert_eq!(server.session.version(), Some(version));

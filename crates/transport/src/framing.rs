@@ -35,7 +35,8 @@ impl FrameReader {
     /// The next complete packet, to be opened in place; empty packets are skipped.
     pub fn next_frame(&mut self) -> Result<Option<&mut [u8]>, FrameTooLong> {
         loop {
-            let Some([high, low]) = self.buffer.get(self.start..).and_then(|rest| rest.first_chunk::<2>()) else {
+            let Some([high, low]) = self.buffer.get(self.start..).and_then(|rest| rest.first_chunk::<2>())
+            else {
                 return Ok(None);
             };
             let bytes = usize::from(u16::from_be_bytes([*high, *low]));

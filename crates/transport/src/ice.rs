@@ -180,7 +180,8 @@ impl Ice {
         if self.valid.contains(&addresses) {
             return true;
         }
-        let valid = self.heard.contains(&addresses) && self.agent.has_viable_remote_candidate(addresses.remote);
+        let valid =
+            self.heard.contains(&addresses) && self.agent.has_viable_remote_candidate(addresses.remote);
         if valid {
             remember(&mut self.valid, addresses, VALID_TUPLES_MAX);
         }

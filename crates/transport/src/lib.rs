@@ -28,8 +28,8 @@ pub use certificate::{Certificate, CertificateError, Fingerprint, FingerprintErr
 pub use dcep::Reliability;
 pub use dtls::{DtlsError, DtlsVersion};
 pub use event::{
-    DtlsRole, FailReason, Ignored, Received, ReceivedRtp, RemoteError, RemoteParameters, RemoteSet, RtpOut, Sent,
-    Setup, Stamps, TransportConfig, TransportCounters, TransportEvent, Why,
+    DtlsRole, FailReason, Ignored, Received, ReceivedRtp, RemoteError, RemoteParameters, RemoteSet, RtpOut,
+    Sent, Setup, Stamps, TransportConfig, TransportCounters, TransportEvent, Why,
 };
 pub use ice::{CandidateIgnored, IceState};
 pub use sctp::{ChannelId, SctpCounters, SendDataError};

@@ -64,6 +64,9 @@ pub const DTLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 /// peer's certificate, which `dimpl` does not ask for but demands.
 pub const DTLS_HANDSHAKE_BYTES_MAX: usize = 256 << 10;
 
+/// Length of our own certificate in bytes: `dimpl` panics on a flight of more than twelve records.
+pub const CERTIFICATE_BYTES_MAX: usize = 4096;
+
 /// Datagrams that one ClientHello may come in; browsers use two.
 pub const HELLO_DATAGRAMS_MAX: usize = 6;
 

@@ -1,20 +1,20 @@
 //! Connections in virtual time against an independent stack.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use fanlight_base::{Addresses, Now, Protocol};
 use fanlight_transport::{
-    DtlsRole, DtlsVersion, FailReason, Fingerprint, IceState, RemoteError, RemoteParameters, RemoteSet, RtpOut, Setup, Transport,
-    TransportEvent, Why,
+    DtlsRole, DtlsVersion, FailReason, Fingerprint, IceState, RemoteError, RemoteParameters, RemoteSet,
+    RtpOut, Setup, Transport, TransportEvent, Why,
 };
 use std::net::SocketAddr;
 use std::time::Duration;
 use support::{
-    ABS_SEND_TIME_AT, Client, Options, SERVER_SSRC, TRANSPORT_CC_AT, World, client_address, header, server_address,
+    ABS_SEND_TIME_AT, Client, Options, SERVER_SSRC, TRANSPORT_CC_AT, World, client_address, header,
+    server_address,
 };
-
-const LITE: Options =
-    Options { lite: true, role: DtlsRole::Passive, foreign: true, server_offers: false, candidates_to_server: true, protocol: Protocol::Udp };
 
 fn out(header: &[u8], sequence: u64) -> RtpOut<'_> {
     RtpOut {
@@ -51,12 +51,22 @@ fn media_flows(world: &mut World, first: u64) {
     assert!(packet.ends_with(b"from the client"));
 }
 
+fn lite() -> Options {
+    Options { lite: true, ..Options::default() }
+}
+
 #[test]
 fn a_full_agent_connects_and_media_flows_both_ways() {
     let mut world = World::connected(Options::default());
     assert!(matches!(
         world.server.events.as_slice(),
-        [.., TransportEvent::Connected { profile: Some(_), version: DtlsVersion::Dtls13 | DtlsVersion::Dtls12 }]
+        [
+            ..,
+            TransportEvent::Connected {
+                profile: Some(_),
+                version: DtlsVersion::Dtls13 | DtlsVersion::Dtls12
+            }
+        ]
     ));
     media_flows(&mut world, 1);
     assert_eq!(world.server.transport.ice_state(), IceState::Connected);
@@ -67,7 +77,7 @@ fn a_full_agent_connects_and_media_flows_both_ways() {
 
 #[test]
 fn a_lite_agent_connects_within_a_few_round_trips() {
-    let mut world = World::new(LITE);
+    let mut world = World::new(lite());
     let time = world.run_until(Duration::from_secs(10), World::is_connected);
     assert!(time < Duration::from_millis(400), "{time:?} with a round trip of 20 ms");
     media_flows(&mut world, 1);
@@ -139,7 +149,8 @@ fn a_connection_over_tcp_is_taken_up_on_the_clients_next_one() {
         world.theirs().rtc.add_local_candidate(new).expect("added");
         world.theirs().rtc.direct_api().invalidate_candidate(&old);
         let selected = Some(Addresses { local, remote: next, protocol });
-        let time = world.run_until(Duration::from_secs(5), |world| world.server.transport.selected() == selected);
+        let time =
+            world.run_until(Duration::from_secs(5), |world| world.server.transport.selected() == selected);
         assert!(time < Duration::from_secs(4), "{time:?}");
         world.run_for(Duration::from_secs(1));
         media_flows(&mut world, 101);
@@ -150,7 +161,7 @@ fn a_connection_over_tcp_is_taken_up_on_the_clients_next_one() {
 fn a_handshake_of_which_our_first_datagrams_are_lost_recovers_soon() {
     // Only ours: the other stack waits a second before it sends its own again.
     for lost in [1, 2, 3] {
-        let mut world = World::new(LITE);
+        let mut world = World::new(lite());
         let mut dtls = 0;
         world.filter = Box::new(move |node, packet| {
             let ours = node == 1 && (20..64).contains(&packet.bytes[0]);
@@ -167,7 +178,8 @@ fn a_false_fingerprint_ends_the_connection_before_any_key() {
     for role in [DtlsRole::Passive, DtlsRole::Active] {
         let mut world = World::new(Options { role, ..Options::default() });
         let anchor = world.anchor;
-        let mut server = support::Ours::new(anchor, 1, Options { role, ..Options::default() }, server_address());
+        let mut server =
+            support::Ours::new(anchor, 1, Options { role, ..Options::default() }, server_address());
         let setup = if role == DtlsRole::Passive { Setup::Active } else { Setup::Passive };
         let mut remote = world.theirs().parameters(setup);
         remote.fingerprint = Fingerprint::sha256(b"somebody else");
@@ -189,7 +201,8 @@ fn a_false_fingerprint_ends_the_connection_before_any_key() {
 #[test]
 fn an_ice_restart_of_the_client_keeps_media_flowing() {
     let mut world = World::connected(Options { foreign: false, ..Options::default() });
-    let before = (world.server.transport.local_ufrag().to_owned(), world.server.transport.local_password().to_owned());
+    let before =
+        (world.server.transport.local_ufrag().to_owned(), world.server.transport.local_password().to_owned());
     world.with_client(|client, now, _| client.restart_ice(now));
     let remote = world.ours().parameters(Setup::ActPass);
     let outcome = world.with_server(|server, now, _| server.set_remote(now, &remote));
@@ -218,7 +231,10 @@ fn finish_restart(world: &mut World, to_server: bool) {
         let remote = world.ours().parameters(Setup::Active);
         let outcome = world.with_server(|server, now, _| server.set_remote(now, &remote));
         assert_eq!(outcome, Ok(RemoteSet::RestartAnswered));
-        assert_eq!(world.with_server(|server, now, _| server.set_remote(now, &remote)), Ok(RemoteSet::Unchanged));
+        assert_eq!(
+            world.with_server(|server, now, _| server.set_remote(now, &remote)),
+            Ok(RemoteSet::Unchanged)
+        );
     } else {
         let remote = world.server.parameters(Setup::Passive);
         let outcome = world.with_client(|client, now, _| client.set_remote(now, &remote));
@@ -228,7 +244,8 @@ fn finish_restart(world: &mut World, to_server: bool) {
     world.with_server(|server, now, _| server.add_remote_candidate(now, &line)).expect("taken");
     let line = support::candidate_line(server_address());
     world.with_client(|client, now, _| client.add_remote_candidate(now, &line)).expect("taken");
-    world.run_until(Duration::from_secs(5), |world| world.server.transport.ice_state() == IceState::Connected);
+    world
+        .run_until(Duration::from_secs(5), |world| world.server.transport.ice_state() == IceState::Connected);
     world.run_for(Duration::from_secs(1));
     let received = world.ours().rtp.len();
     for sequence in 2..12 {
@@ -243,7 +260,7 @@ fn finish_restart(world: &mut World, to_server: bool) {
 
 #[test]
 fn a_restart_of_a_foreign_client_is_answered_with_new_credentials() {
-    let mut world = World::connected(LITE);
+    let mut world = World::connected(lite());
     let creds = str0m::IceCreds { ufrag: "fresh".into(), pass: "a fresh password of 22+".into() };
     world.theirs().rtc.direct_api().set_local_ice_credentials(creds);
     let remote = world.theirs().parameters(Setup::Active);
@@ -302,7 +319,7 @@ fn a_client_that_vanishes_is_missed_after_fifteen_seconds() {
 
 #[test]
 fn an_idle_transport_sleeps_most_of_the_time() {
-    let mut world = World::connected(LITE);
+    let mut world = World::connected(lite());
     world.run_for(Duration::from_secs(5));
     let mut wakes = 0;
     let end = world.now.mono_ns + 10_000_000_000;
@@ -317,7 +334,7 @@ fn an_idle_transport_sleeps_most_of_the_time() {
 
 #[test]
 fn the_client_is_served_at_once_and_not_when_the_agents_timer_says() {
-    let mut world = World::new(LITE);
+    let mut world = World::new(lite());
     assert_eq!(world.server.transport.poll_timeout().0.ns, world.now.mono_ns, "set_remote asks to be called");
     world.run_until(Duration::from_millis(400), |world| world.server.transport.selected().is_some());
 }

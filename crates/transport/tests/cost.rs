@@ -1,6 +1,8 @@
 //! What sending and receiving cost beside the cipher. Run by hand:
 //! `cargo test --release -p fanlight-transport --test cost -- --ignored --nocapture`.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -39,7 +41,8 @@ fn bare_seal() -> f64 {
             let mut nonce = [0; 12];
             nonce[4..].copy_from_slice(&n.to_be_bytes());
             let nonce = Nonce::assume_unique_for_key(nonce);
-            let tag = key.seal_in_place_separate_tag(nonce, Aad::from([0u8; 24]), &mut packet).expect("sealed");
+            let tag =
+                key.seal_in_place_separate_tag(nonce, Aad::from([0u8; 24]), &mut packet).expect("sealed");
             black_box(tag.as_ref());
         }
     })
@@ -109,7 +112,8 @@ fn receive(mut world: World, header: &[u8], payload: &[u8]) -> f64 {
         world.ours().transport.send_rtp(now, &mut batch, &out).expect("sent");
     }
     let addresses = batch.runs()[0].addresses;
-    let addresses = fanlight_base::Addresses { local: addresses.remote, remote: addresses.local, ..addresses };
+    let addresses =
+        fanlight_base::Addresses { local: addresses.remote, remote: addresses.local, ..addresses };
     let mut packets: Vec<Vec<u8>> =
         batch.runs().iter().flat_map(|run| run.packets().map(<[u8]>::to_vec)).collect();
     let mut none = SendBatch::new();

@@ -1,5 +1,7 @@
 //! Data channels against an independent stack in virtual time.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use fanlight_transport::limits::{CHANNELS_MAX, MESSAGE_BYTES_MAX, SEND_BUFFER_BYTES_MAX};
@@ -8,7 +10,12 @@ use std::time::Duration;
 use str0m::channel::{ChannelConfig, Reliability as StrReliability};
 use support::{Options, World};
 
-fn open_from_client(world: &mut World, label: &str, ordered: bool, reliability: StrReliability) -> str0m::channel::ChannelId {
+fn open_from_client(
+    world: &mut World,
+    label: &str,
+    ordered: bool,
+    reliability: StrReliability,
+) -> str0m::channel::ChannelId {
     let config = ChannelConfig { label: label.into(), ordered, reliability, ..ChannelConfig::default() };
     let id = world.theirs().rtc.direct_api().create_data_channel(config);
     let instant = world.instant();
@@ -257,6 +264,7 @@ fn more_channels_than_allowed_are_refused() {
     assert_eq!(opened(&world).len(), CHANNELS_MAX);
     assert!(world.server.transport.counters().sctp.refused_open >= 6);
     assert!(world.is_connected());
-    let more = world.with_server(|server, now, _| server.open_data_channel(now, "y", true, Reliability::Reliable));
+    let more =
+        world.with_server(|server, now, _| server.open_data_channel(now, "y", true, Reliability::Reliable));
     assert_eq!(more, None);
 }

@@ -1,5 +1,7 @@
 //! Replays the committed fuzz corpora and seeded mutations of them on the stable toolchain.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 use fanlight_base::Random;
 use fanlight_transport::fuzzing;
 use std::path::Path;

@@ -1,12 +1,15 @@
 //! What an attacker or a broken network can send: nothing of it is answered, and nothing of it ends anything.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use fanlight_base::{Addresses, Protocol, Random, SendBatch};
 use fanlight_transport::candidate::LocalCandidate;
 use fanlight_transport::demux::stun_local_ufrag;
 use fanlight_transport::{
-    CandidateIgnored, DtlsRole, Ignored, Received, RtpOut, Stamps, TransportEvent,
+    CandidateIgnored, Certificate, CertificateError, DtlsRole, Ignored, Received, RtpOut, Stamps,
+    TransportEvent,
 };
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -15,9 +18,6 @@ use std::time::Duration;
 use support::{
     ABS_SEND_TIME_AT, Options, SERVER_SSRC, TRANSPORT_CC_AT, World, client_address, header, server_address,
 };
-
-const LITE: Options =
-    Options { lite: true, role: DtlsRole::Passive, foreign: true, server_offers: false, candidates_to_server: true, protocol: Protocol::Udp };
 
 fn elsewhere() -> SocketAddr {
     ([10, 9, 9, 9], 666).into()
@@ -70,14 +70,18 @@ fn alive(world: &mut World) {
     assert_eq!(world.server.rtp.len(), received + 1);
 }
 
+fn lite() -> Options {
+    Options { lite: true, ..Options::default() }
+}
+
 #[test]
 fn a_client_hello_from_an_unverified_address_is_not_answered() {
-    for lite in [true, false] {
-        let (mut world, captured) = capture(Options { lite, ..LITE });
+    for options in [lite(), Options::default()] {
+        let (mut world, captured) = capture(options);
         world.run_until(Duration::from_secs(5), World::is_connected);
         let hellos: Vec<_> = captured.borrow().iter().filter(|bytes| is_dtls(bytes)).cloned().collect();
 
-        let (mut fresh, _) = capture(Options { lite, ..LITE });
+        let (mut fresh, _) = capture(options);
         for hello in &hellos {
             assert_eq!(feed(&mut fresh, elsewhere(), hello), (Some(Ignored::UnverifiedAddress), 0));
             assert_eq!(feed(&mut fresh, client_address(), hello), (Some(Ignored::UnverifiedAddress), 0));
@@ -105,7 +109,7 @@ fn a_full_agent_holds_an_early_client_hello_until_its_own_check_succeeds() {
 
 #[test]
 fn an_alert_before_the_client_hello_changes_nothing() {
-    let mut world = World::new(LITE);
+    let mut world = World::new(lite());
     world.run_until(Duration::from_secs(5), |world| world.server.transport.counters().stun > 0);
     let alert = [21, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 40];
     let (_, sent) = feed(&mut world, client_address(), &alert);
@@ -116,7 +120,7 @@ fn an_alert_before_the_client_hello_changes_nothing() {
 
 #[test]
 fn an_active_side_survives_a_foreign_first_datagram() {
-    let mut world = World::new(Options { role: DtlsRole::Active, ..LITE });
+    let mut world = World::new(Options { role: DtlsRole::Active, ..lite() });
     world.run_until(Duration::from_secs(5), |world| world.server.transport.selected().is_some());
     for first in [20, 21, 22, 23, 25, 26, 0x2f] {
         feed(&mut world, client_address(), &[&[first, 0xfe, 0xfd][..], &[0; 40]].concat());
@@ -127,7 +131,7 @@ fn an_active_side_survives_a_foreign_first_datagram() {
 
 #[test]
 fn truncated_and_mutated_datagrams_do_nothing() {
-    for options in [LITE, Options::default()] {
+    for options in [lite(), Options::default()] {
         let (mut world, captured) = capture(options);
         world.run_until(Duration::from_secs(5), World::is_connected);
         let datagrams = captured.borrow().clone();
@@ -158,7 +162,7 @@ fn truncated_and_mutated_datagrams_do_nothing() {
 
 #[test]
 fn a_wrong_tag_never_comes_out_and_is_counted() {
-    let (mut world, captured) = capture(LITE);
+    let (mut world, captured) = capture(lite());
     world.run_until(Duration::from_secs(5), World::is_connected);
     let instant = world.instant();
     world.theirs().write(instant, 1, b"genuine");
@@ -183,7 +187,7 @@ fn a_wrong_tag_never_comes_out_and_is_counted() {
 
 #[test]
 fn media_before_the_handshake_is_dropped_and_cannot_be_sent() {
-    let mut world = World::new(LITE);
+    let mut world = World::new(lite());
     world.run_until(Duration::from_secs(5), |world| world.server.transport.counters().stun > 0);
     let rtp = header(1, 1);
     assert_eq!(feed(&mut world, client_address(), &rtp).0, Some(Ignored::NoKeys));
@@ -206,12 +210,18 @@ fn candidates_that_cannot_be_used_are_ignored_with_a_reason() {
     let mut add = |line: &str| world.with_server(|server, now, _| server.add_remote_candidate(now, line));
     let mdns = "candidate:1 1 udp 2113937151 0c7e0f2c-4a0a-4f5b-9f1c-6a3f1f6f3b3d.local 50000 typ host";
     assert_eq!(add(mdns), Err(CandidateIgnored::MulticastDns));
-    assert_eq!(add("candidate:1 1 TCP 2105458943 192.0.2.2 9 typ host tcptype active"), Err(CandidateIgnored::Tcp));
+    assert_eq!(
+        add("candidate:1 1 TCP 2105458943 192.0.2.2 9 typ host tcptype active"),
+        Err(CandidateIgnored::Tcp)
+    );
     assert_eq!(add(""), Err(CandidateIgnored::End));
     assert_eq!(add("a=end-of-candidates"), Err(CandidateIgnored::End));
     assert_eq!(add("nonsense"), Err(CandidateIgnored::Malformed));
     assert_eq!(add("candidate:1 1 udp x 1.2.3.4 5 typ host"), Err(CandidateIgnored::Malformed));
-    assert_eq!(add(&format!("candidate:1 1 udp 1 1.2.3.4 5 typ host {}", "x ".repeat(400))), Err(CandidateIgnored::Malformed));
+    assert_eq!(
+        add(&format!("candidate:1 1 udp 1 1.2.3.4 5 typ host {}", "x ".repeat(400))),
+        Err(CandidateIgnored::Malformed)
+    );
     assert_eq!(add("candidate:1 1 udp 1 1.2.3.4 5 typ host ufrag other"), Err(CandidateIgnored::OtherUfrag));
     let taken: SocketAddr = ([1, 2, 3, 4], 5).into();
     assert_eq!(add("a=candidate:1 1 UDP 1 1.2.3.4 5 typ host"), Ok(taken));
@@ -227,11 +237,15 @@ fn candidates_that_cannot_be_used_are_ignored_with_a_reason() {
 
 #[test]
 fn local_candidates_may_share_a_socket_but_not_be_nonsense() {
-    let mut world = World::new(LITE);
+    let mut world = World::new(lite());
     let socket = server_address();
     let transport = &mut world.server.transport;
     let announced: SocketAddr = ([203, 0, 113, 1], 7882).into();
-    assert!(transport.add_local_candidate(LocalCandidate { addr: socket, announced, protocol: Protocol::Udp }));
+    assert!(transport.add_local_candidate(LocalCandidate {
+        addr: socket,
+        announced,
+        protocol: Protocol::Udp
+    }));
     assert!(transport.add_local_candidate(LocalCandidate::new(socket, Protocol::Tcp)));
     assert!(!transport.add_local_candidate(LocalCandidate::new(([0, 0, 0, 0], 1).into(), Protocol::Udp)));
     assert!(!transport.add_local_candidate(LocalCandidate::new(([224, 0, 0, 1], 1).into(), Protocol::Udp)));
@@ -240,7 +254,7 @@ fn local_candidates_may_share_a_socket_but_not_be_nonsense() {
 
 #[test]
 fn stun_is_found_by_its_ufrag_and_accepted_by_its_integrity_only() {
-    let (mut world, captured) = capture(LITE);
+    let (mut world, captured) = capture(lite());
     world.run_until(Duration::from_secs(5), World::is_connected);
     let request = captured.borrow().iter().find(|bytes| bytes[0] == 0).expect("a check").clone();
     assert_eq!(stun_local_ufrag(&request), Some(world.server.transport.local_ufrag()));
@@ -250,12 +264,15 @@ fn stun_is_found_by_its_ufrag_and_accepted_by_its_integrity_only() {
     forged[at] ^= 1;
     assert!(!world.server.transport.accepts(&forged));
     assert_eq!(feed(&mut world, elsewhere(), &forged), (Some(Ignored::NotAccepted), 0));
-    assert!(feed(&mut world, elsewhere(), &request).1 > 0, "a genuine check is answered wherever it comes from");
+    assert!(
+        feed(&mut world, elsewhere(), &request).1 > 0,
+        "a genuine check is answered wherever it comes from"
+    );
 }
 
 #[test]
 fn a_stun_flood_with_forged_integrity_leaves_no_trace() {
-    let mut world = World::connected(LITE);
+    let mut world = World::connected(lite());
     let ufrag = world.server.transport.local_ufrag().to_owned();
     let mut forged = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
     forged.extend([1; 12]);
@@ -277,7 +294,7 @@ fn a_stun_flood_with_forged_integrity_leaves_no_trace() {
 
 #[test]
 fn a_retransmission_without_rtx_is_byte_identical() {
-    let mut world = World::connected(LITE);
+    let mut world = World::connected(lite());
     let header = header(SERVER_SSRC, 5);
     let out = RtpOut {
         header: &header,
@@ -306,7 +323,7 @@ fn a_retransmission_without_rtx_is_byte_identical() {
 
 #[test]
 fn a_packet_that_cannot_be_sealed_leaves_nothing_in_the_batch() {
-    let mut world = World::connected(LITE);
+    let mut world = World::connected(lite());
     let header = header(SERVER_SSRC, 5);
     let out = RtpOut {
         header: &header,
@@ -325,9 +342,37 @@ fn a_packet_that_cannot_be_sealed_leaves_nothing_in_the_batch() {
     assert_eq!((server.counters().unsendable, server.next_transport_cc()), (2, 0));
 }
 
+/// An ECDSA certificate of more than 3 kB, which is more than our buffer usually holds.
+fn large_certificate() -> Certificate {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters.distinguished_name.push(rcgen::DnType::OrganizationName, "o".repeat(1_500));
+    let certificate = parameters.self_signed(&key).expect("a certificate");
+    assert!((3_000..4_096).contains(&certificate.der().len()));
+    Certificate::from_der(certificate.der().to_vec(), key.serialize_der()).expect("usable")
+}
+
+#[test]
+fn a_peer_with_a_large_certificate_is_no_danger() {
+    for role in [DtlsRole::Passive, DtlsRole::Active] {
+        let large = Options { role, foreign: false, certificate: large_certificate, ..lite() };
+        let mut world = World::connected(large);
+        let report = [0x80, 201, 0, 1, 0, 0, 0x20, 0];
+        assert!(world.with_client(|client, _, batch| client.send_rtcp(batch, &report)));
+        world.run_for(Duration::from_millis(50));
+        assert_eq!(world.server.rtcp, [report]);
+    }
+}
+
+#[test]
+fn a_certificate_that_makes_no_flight_is_refused_at_the_start() {
+    let refused = Certificate::from_der(vec![0x30; 4_097], Vec::new());
+    assert_eq!(refused.map(|_| ()), Err(CertificateError::TooLong));
+}
+
 #[test]
 fn rtcp_travels_both_ways() {
-    let mut world = World::connected(Options { foreign: false, ..LITE });
+    let mut world = World::connected(Options { foreign: false, ..lite() });
     let report = [0x80, 201, 0, 1, 0, 0, 0x20, 0];
     assert!(world.with_server(|server, _, batch| server.send_rtcp(batch, &report)));
     assert!(world.with_client(|client, _, batch| client.send_rtcp(batch, &report)));

@@ -196,7 +196,8 @@ impl Session {
             Frame::Text(text) => text.len(),
         };
         self.counters.messages_out += 1;
-        self.counters.bytes_out = self.counters.bytes_out.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.counters.bytes_out =
+            self.counters.bytes_out.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
         Action::Send(frame)
     }
 

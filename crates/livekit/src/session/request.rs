@@ -88,7 +88,8 @@ impl Session {
             },
             Err(error) => {
                 let empty = trickle.candidate_init.is_empty();
-                let message = if empty { "unexpected end of JSON input".to_owned() } else { error.to_string() };
+                let message =
+                    if empty { "unexpected end of JSON input".to_owned() } else { error.to_string() };
                 self.refuse(proto::RequestResponse {
                     request_id: 0,
                     reason: Reason::UnclassifiedError as i32,
@@ -113,7 +114,8 @@ impl Session {
     /// rights of this moment.
     fn update_metadata(&mut self, server: &Server, update: proto::UpdateParticipantMetadata) -> Vec<Action> {
         let attributes: BTreeMap<String, String> = update.attributes.clone().into_iter().collect();
-        let attributes_bytes = attributes.iter().map(|(key, value)| key.len().saturating_add(value.len())).sum();
+        let attributes_bytes =
+            attributes.iter().map(|(key, value)| key.len().saturating_add(value.len())).sum();
         let limits = &server.limits;
         let over = |bytes: usize, limit: usize| limit > 0 && bytes > limit;
         let too_long = if over(update.name.len(), limits.name_bytes) {
@@ -182,7 +184,9 @@ impl Session {
                 let (reason, text) = blob_refusal(wanted.key.as_ref());
                 (wanted.request_id, reason, text, None)
             }
-            Asked::Simulate(_) => (0, Reason::UnsupportedType, "scenarios are not simulated by this server", None),
+            Asked::Simulate(_) => {
+                (0, Reason::UnsupportedType, "scenarios are not simulated by this server", None)
+            }
             _ => return self.ignore(),
         };
         self.refuse(proto::RequestResponse {

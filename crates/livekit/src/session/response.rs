@@ -19,8 +19,12 @@ impl Session {
     pub(super) fn responses(&mut self, server: &Server, now: Now, signal: Signal) -> Vec<Said> {
         let said = match signal {
             Signal::Joined(joined) => Said::Join(self.join(server, now, &joined)),
-            Signal::Answer { id, sdp, mid_to_track } => Said::Answer(description("answer", id, sdp, mid_to_track)),
-            Signal::Offer { id, sdp, mid_to_track } => Said::Offer(description("offer", id, sdp, mid_to_track)),
+            Signal::Answer { id, sdp, mid_to_track } => {
+                Said::Answer(description("answer", id, sdp, mid_to_track))
+            }
+            Signal::Offer { id, sdp, mid_to_track } => {
+                Said::Offer(description("offer", id, sdp, mid_to_track))
+            }
             Signal::Trickle { target, candidate, last } => Said::Trickle(trickle(target, &candidate, last)),
             Signal::Participants(infos) => return updates(&infos),
             Signal::Room(info) => Said::RoomUpdate(proto::RoomUpdate { room: Some(convert::room(&info)) }),
@@ -31,7 +35,9 @@ impl Session {
             }
             Signal::TrackUnpublished(sid) => self.unpublished(&sid),
             Signal::TrackSubscribed(_) if self.setup.old_rust => return Vec::new(),
-            Signal::TrackSubscribed(sid) => Said::TrackSubscribed(proto::TrackSubscribed { track_sid: text(&sid) }),
+            Signal::TrackSubscribed(sid) => {
+                Said::TrackSubscribed(proto::TrackSubscribed { track_sid: text(&sid) })
+            }
             Signal::SubscriptionPermission { participant, track, allowed } => {
                 Said::SubscriptionPermissionUpdate(proto::SubscriptionPermissionUpdate {
                     participant_sid: participant.as_str().to_owned(),
@@ -153,7 +159,8 @@ fn publish_codecs(enabled: &[String], no_h264: bool) -> Vec<proto::Codec> {
         mime if mime.starts_with("video/") => Some(2),
         _ => Some(3),
     };
-    let mut ranked: Vec<(i32, &String)> = enabled.iter().filter_map(|mime| Some((rank(mime)?, mime))).collect();
+    let mut ranked: Vec<(i32, &String)> =
+        enabled.iter().filter_map(|mime| Some((rank(mime)?, mime))).collect();
     ranked.sort_by_key(|(rank, _)| *rank);
     ranked.into_iter().map(|(_, mime)| convert::codec(mime)).collect()
 }
@@ -224,10 +231,17 @@ fn echoed(request: EchoedRequest, request_id: u32) -> Option<Echoed> {
     Some(match request {
         EchoedRequest::None => return None,
         EchoedRequest::AddTrack(track) => Echoed::AddTrack(convert::add_track_request(&track)),
-        EchoedRequest::Mute { track, muted } => Echoed::Mute(proto::MuteTrackRequest { sid: text(&track), muted }),
+        EchoedRequest::Mute { track, muted } => {
+            Echoed::Mute(proto::MuteTrackRequest { sid: text(&track), muted })
+        }
         EchoedRequest::UpdateMetadata { name, metadata, attributes } => {
             let attributes = attributes.into_iter().collect();
-            Echoed::UpdateMetadata(proto::UpdateParticipantMetadata { metadata, name, attributes, request_id })
+            Echoed::UpdateMetadata(proto::UpdateParticipantMetadata {
+                metadata,
+                name,
+                attributes,
+                request_id,
+            })
         }
         EchoedRequest::Trickle { target } => {
             Echoed::Trickle(proto::TrickleRequest { target: signal_target(target), ..Default::default() })

@@ -19,7 +19,8 @@ pub(super) fn read(claims: &Map<String, Value>) -> Result<Claims, TokenError> {
     let identity = if subject.is_empty() { top.text("jti")? } else { subject };
     let sip = top.object("sip", "SIPGrant", "SIPGrant.ClaimGrants.sip")?;
     let agent = top.object("agent", "AgentGrant", "AgentGrant.ClaimGrants.agent")?;
-    let flag = |reader: &Option<Reader<'_>>, name| reader.as_ref().map_or(Ok(false), |reader| reader.flag(name));
+    let flag =
+        |reader: &Option<Reader<'_>>, name| reader.as_ref().map_or(Ok(false), |reader| reader.flag(name));
     let grants = Grants {
         identity,
         name: top.text("name")?,
@@ -30,7 +31,10 @@ pub(super) fn read(claims: &Map<String, Value>) -> Result<Claims, TokenError> {
         sha256: top.text("sha256")?,
         room_preset: top.text("roomPreset")?,
         room_config: claims.get("roomConfig").filter(|value| !value.is_null()).cloned(),
-        video: top.object("video", "VideoGrant", "VideoGrant.ClaimGrants.video")?.map(|v| video(&v)).transpose()?,
+        video: top
+            .object("video", "VideoGrant", "VideoGrant.ClaimGrants.video")?
+            .map(|v| video(&v))
+            .transpose()?,
         sip_admin: flag(&sip, "admin")?,
         sip_call: flag(&sip, "call")?,
         agent_admin: flag(&agent, "admin")?,
@@ -105,7 +109,9 @@ impl<'a> Reader<'a> {
 
     fn text_map(&self, name: &str) -> Result<BTreeMap<String, String>, TokenError> {
         let Some(value) = self.get(name) else { return Ok(BTreeMap::new()) };
-        let Value::Object(members) = value else { return Err(self.mismatch(name, value, "map[string]string")) };
+        let Value::Object(members) = value else {
+            return Err(self.mismatch(name, value, "map[string]string"));
+        };
         let member = |(key, item): (&String, &Value)| match item {
             Value::String(text) => Ok((key.clone(), text.clone())),
             other => Err(self.mismatch(name, other, "string")),

@@ -163,14 +163,8 @@ pub(super) fn kind(word: &str) -> ParticipantKind {
 
 /// LiveKit's number of a `kindDetails` word.
 pub(super) fn kind_detail(word: &str) -> Option<i32> {
-    const WORDS: [&str; 6] = [
-        "cloud_agent",
-        "forwarded",
-        "connector_whatsapp",
-        "connector_twilio",
-        "bridge_rtsp",
-        "simulation",
-    ];
+    const WORDS: [&str; 6] =
+        ["cloud_agent", "forwarded", "connector_whatsapp", "connector_twilio", "bridge_rtsp", "simulation"];
     (0..).zip(WORDS).find(|(_, known)| *known == word).map(|(number, _)| number)
 }
 

@@ -104,9 +104,7 @@ pub fn verify(keys: &Keys, now: Now, token: &str) -> Result<Token, TokenError> {
         (true, true) => Err(TokenError::WrongTime("token is expired, token is not valid yet")),
         (true, false) => Err(TokenError::WrongTime("token is expired")),
         (false, true) => Err(TokenError::WrongTime("token is not valid yet")),
-        (false, false) => {
-            Ok(Token { key: parts.issuer, grants: claims.grants, expires_s: claims.expires_s })
-        }
+        (false, false) => Ok(Token { key: parts.issuer, grants: claims.grants, expires_s: claims.expires_s }),
     }
 }
 

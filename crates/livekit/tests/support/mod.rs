@@ -69,7 +69,8 @@ pub(crate) fn token(recorded: &Value) -> String {
     }
     let mut claims = recorded["claims"].clone();
     for value in claims.as_object_mut().unwrap().values_mut() {
-        let offset = value.as_str().and_then(|text| text.strip_prefix("now")).and_then(|n| n.parse::<i64>().ok());
+        let offset =
+            value.as_str().and_then(|text| text.strip_prefix("now")).and_then(|n| n.parse::<i64>().ok());
         if let Some(offset) = offset {
             *value = (i64::try_from(NOW.unix_s()).unwrap() + offset).into();
         }

@@ -1,6 +1,8 @@
 use super::cipher::{counter_iv, gcm_rtp_nonce};
+use super::keys::{Derivation, Protected, Purpose};
 use super::tests_support::hex;
 use super::*;
+use aws_lc_rs::hmac;
 use proptest::prelude::*;
 
 const PROFILES: [SrtpProfile; 3] =
@@ -150,10 +152,24 @@ fn counter_mode_rtcp_without_encryption_is_accepted() {
     let (mut sender, mut receiver) = pair(profile);
     let mut sealed = receiver_report(5);
     sender.seal_rtcp(&mut sealed).unwrap();
-    // The tag covers the E flag, so clearing it alone must fail.
+    // The tag covers the E flag: clearing it alone must fail.
     let flag = sealed.len() - 14;
     sealed[flag] ^= 0x80;
     assert_eq!(receiver.open_rtcp(&mut sealed), Err(SrtpError::Authentication));
+
+    let (key, salt): (Vec<u8>, Vec<u8>) = ((1..17).collect(), (101..115).collect());
+    let mut session_key = [0; 20];
+    Derivation::new(profile, &key, &salt)
+        .unwrap()
+        .derive(Protected::Rtcp, Purpose::Authentication, &mut session_key)
+        .unwrap();
+    let mut packet = receiver_report(5);
+    packet.extend([0, 0, 0, 9]);
+    let mac = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &session_key);
+    let tag = hmac::sign(&mac, &packet);
+    packet.extend(&tag.as_ref()[..10]);
+    let len = receiver.open_rtcp(&mut packet).unwrap();
+    assert_eq!(packet[..len], receiver_report(5));
 }
 
 #[test]

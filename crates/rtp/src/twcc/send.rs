@@ -122,7 +122,8 @@ impl SendLog {
                 number,
                 sent: entry.sent,
                 size_bytes: u32::from(entry.size_bytes),
-                arrival_us: ticks.map(|ticks| (reference + (ticks - wire_ticks)) * TICK_US),
+                arrival_us: ticks
+                    .map(|ticks| (reference.saturating_add(ticks - wire_ticks)).saturating_mul(TICK_US)),
             });
         }
     }
@@ -135,9 +136,10 @@ impl SendLog {
     fn unwrap_reference(&mut self, wire_ticks: i64) -> i64 {
         let unwrapped = match self.reference_ticks {
             Some(latest) => {
-                let step = (wire_ticks - latest).rem_euclid(REFERENCE_WRAP_TICKS);
+                let step = wire_ticks.wrapping_sub(latest).rem_euclid(REFERENCE_WRAP_TICKS);
                 let back = if step >= REFERENCE_WRAP_TICKS / 2 { REFERENCE_WRAP_TICKS } else { 0 };
-                latest + step - back
+                // A peer that leaps half a wrap with every message must not overflow it.
+                latest.saturating_add(step - back)
             }
             None => wire_ticks,
         };

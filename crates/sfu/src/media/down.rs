@@ -3,8 +3,8 @@
 use super::clock;
 use super::forward::rewrite::{Align, Numbers, Rewrite, Stale};
 use super::forward::select::{Choice, LayerSet, Select, Unwanted};
-use super::header::{HEADER_BYTES_MAX, PassedRef, Template, Written};
-use super::limits::{HISTORY_PACKETS, LAYERS_MAX};
+use super::header::{HEADER_BYTES_MAX, Template, Written};
+use super::limits::{HISTORY_PACKETS, LAYERS_MAX, ROUND_TRIP_DEFAULT};
 use super::packet::{Packet, Record, vp8_numbers, vp8_word, write_vp8};
 use super::spec::{DownKey, Subscribe, SubscribeCodec};
 use super::transports::{TransportId, Transports};
@@ -65,6 +65,7 @@ impl Dropped {
         Self::Unsendable,
     ];
 
+    #[cfg(test)]
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Disabled => "disabled",
@@ -200,11 +201,6 @@ impl Down {
         self.rewrite.last()
     }
 
-    /// Whether anything was ever sent.
-    pub(super) fn has_sent(&self) -> bool {
-        self.sent_any
-    }
-
     /// The identity of the source being forwarded, what is added to its timestamps, and when its last packet left.
     pub(super) fn source(&self) -> Option<(u32, u32, Mono)> {
         self.rewrite.source()
@@ -307,7 +303,8 @@ impl Down {
             write_vp8(packet.payload, descriptor, numbers.vp8);
             word = vp8_word(numbers.vp8);
         }
-        let payload = if self.codec.strip_red { packet.red_primary() } else { &*packet.payload };
+        let payload =
+            if self.codec.strip_red { packet.red_primary().ok_or(Dropped::Codec)? } else { &*packet.payload };
         let payload_len = payload.len() as u64;
         seal(out, self.transport, &written, payload, numbers.sequence)?;
         if let Some(history) = &mut self.history {
@@ -355,7 +352,10 @@ impl Down {
         slab: &Slab,
         scratch: &mut Vec<u8>,
     ) -> bool {
-        let rtt = Duration::from_micros(self.counters.rtt_us.max(1));
+        let rtt = match self.counters.rtt_us {
+            0 => ROUND_TRIP_DEFAULT,
+            us => Duration::from_micros(us),
+        };
         let (Some(history), Some(rtx)) = (&mut self.history, &mut self.rtx) else { return false };
         let Resend::Packet(entry) = history.resend(out.now.mono(), sequence, rtt) else { return false };
         let codec = self.codecs.iter().find(|codec| codec.published == entry.payload_type());

@@ -49,10 +49,10 @@ impl RoomMedia {
         let Some(track) = self.tracks.get_mut(key.0) else { return };
         let connected = |id| transports.get(id).is_some_and(|transport| transport.is_connected());
         let wanted = track.wanted(connected).union(std::mem::take(&mut track.lost_pictures));
+        let mut again = now.mono() + KEY_FRAME_RETRY;
         if wanted == LayerSet::default() {
             return;
         }
-        let mut again = now.mono() + KEY_FRAME_RETRY;
         self.rtcp.clear();
         let mut writer = RtcpWriter::new(&mut self.rtcp);
         let layers = track.layers.iter_mut().filter(|layer| wanted.contains(layer.spatial));

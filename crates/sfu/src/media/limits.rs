@@ -46,15 +46,8 @@ pub(super) const SENDER_REPORT_PERIOD_EARLY: Duration = Duration::from_secs(1);
 /// How many are early.
 pub(super) const SENDER_REPORTS_EARLY: u32 = 5;
 
-/// Transport-wide feedback to publishers (LiveKit).
-pub(super) const FEEDBACK_PERIOD: Duration = Duration::from_millis(100);
-/// The same after the end of a frame.
-pub(super) const FEEDBACK_PERIOD_FRAME: Duration = Duration::from_millis(50);
-
-/// A packet is retransmitted to a subscriber this often at most (LiveKit).
-pub(super) const RETRANSMISSIONS_MAX: u8 = 3;
-/// Longest spacing between two retransmissions of a packet; otherwise twice the round-trip time.
-pub(super) const RETRANSMISSION_SPACING_MAX: Duration = Duration::from_millis(100);
+/// Round-trip time to a subscriber that spaces retransmissions until one is measured.
+pub(super) const ROUND_TRIP_DEFAULT: Duration = Duration::from_millis(50);
 
 /// RTCP packets are kept below this, as all packets are, so that they pass every path.
 pub(super) const RTCP_BYTES_MAX: usize = 1100;

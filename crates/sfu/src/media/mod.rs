@@ -29,7 +29,7 @@ mod slots;
 mod spec;
 mod subscriptions;
 #[cfg(test)]
-pub(crate) mod testing;
+mod tests;
 mod timers;
 mod track;
 mod transports;
@@ -41,7 +41,6 @@ pub(crate) use spec::{
 pub(crate) use transports::{TransportId, Transports};
 
 use crate::output::Why;
-use down::Down;
 use fanlight_base::{Mono, Now, Random, SendBatch};
 use fanlight_events::TrackCounters;
 use fanlight_rtp::rtcp::ReportBlock;
@@ -240,16 +239,6 @@ impl RoomMedia {
     /// Counters of a published track so far.
     pub(crate) fn publish_counters(&self, track: TrackKey) -> Option<TrackCounters> {
         self.tracks.get(track.0).map(Track::totals)
-    }
-
-    /// The receiver's estimate of the path to it in bits per second (goog-remb), if it sent one.
-    pub(crate) fn remb_bps(&self, id: TransportId) -> Option<u64> {
-        self.peers.get(id)?.remb_bps
-    }
-
-    /// Packets of this transport that belong to no known stream.
-    pub(crate) fn unknown_packets(&self, id: TransportId) -> u64 {
-        self.peers.get(id).map_or(0, |peer| peer.unknown_packets)
     }
 
     /// Forgets what is known of a transport; its tracks and subscriptions end with it.

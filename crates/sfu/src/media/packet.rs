@@ -93,9 +93,9 @@ pub(super) struct Packet<'a> {
 }
 
 impl Packet<'_> {
-    /// The primary block of a RED payload; nothing when it cannot be read.
-    pub(super) fn red_primary(&self) -> &[u8] {
-        red::primary(self.payload).map_or(&[], |block| block.payload)
+    /// The primary block of a RED payload.
+    pub(super) fn red_primary(&self) -> Option<&[u8]> {
+        red::primary(self.payload).map(|block| block.payload)
     }
 }
 

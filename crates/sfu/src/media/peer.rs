@@ -9,7 +9,6 @@ use fanlight_base::Mono;
 use fanlight_rtp::ExtensionMap;
 use fanlight_rtp::twcc::FeedbackBuilder;
 use rustc_hash::FxHashMap;
-use std::time::Duration;
 
 /// What an incoming SSRC is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +19,14 @@ pub(super) enum Incoming {
     Repair { track: TrackKey, layer: u8 },
     /// A layer of this track was sent under it before.
     Past { track: TrackKey },
+}
+
+impl Incoming {
+    /// The track it belongs to.
+    pub(super) const fn track(self) -> TrackKey {
+        let (Self::Media { track, .. } | Self::Repair { track, .. } | Self::Past { track }) = self;
+        track
+    }
 }
 
 /// What an outgoing SSRC is.
@@ -38,6 +45,8 @@ pub(super) struct Peer {
     /// Extensions of all m-lines; RFC 8843 §9.2 makes an id mean the same in all sections of a bundle.
     pub(super) extensions: ExtensionMap,
     incoming: FxHashMap<u32, Incoming>,
+    /// The keys of `incoming`.
+    ssrcs: Vec<u32>,
     outgoing: FxHashMap<u32, Outgoing>,
     /// Outgoing SSRCs of the past and where their sequence numbers ended: the keys live on, and a number used twice
     /// would be a nonce used twice.
@@ -50,7 +59,6 @@ pub(super) struct Peer {
     pub(super) reports_alarm: Alarm,
     pub(super) sender_reports: u32,
     pub(super) next_sender_report: Mono,
-    pub(super) round_trip: Option<Duration>,
     /// Receiver's estimate of the path to it (goog-remb), bits per second.
     pub(super) remb_bps: Option<u64>,
     /// Transport-wide feedback packets that came.
@@ -65,6 +73,7 @@ impl Peer {
             id,
             extensions: ExtensionMap::new(),
             incoming: FxHashMap::default(),
+            ssrcs: Vec::new(),
             outgoing: FxHashMap::default(),
             retired: FxHashMap::default(),
             published: Vec::new(),
@@ -75,7 +84,6 @@ impl Peer {
             reports_alarm: Alarm::default(),
             sender_reports: 0,
             next_sender_report: Mono::default(),
-            round_trip: None,
             remb_bps: None,
             transport_feedbacks: 0,
             unknown_packets: 0,
@@ -104,19 +112,24 @@ impl Peer {
 
     /// Remembers an SSRC; `false` when there are too many.
     pub(super) fn learn_incoming(&mut self, ssrc: u32, incoming: Incoming) -> bool {
-        if self.incoming.len() >= SSRCS_MAX && !self.incoming.contains_key(&ssrc) {
-            return false;
+        if !self.incoming.contains_key(&ssrc) {
+            if self.ssrcs.len() >= SSRCS_MAX {
+                return false;
+            }
+            self.ssrcs.push(ssrc);
         }
         self.incoming.insert(ssrc, incoming);
         true
     }
 
     pub(super) fn forget_track(&mut self, track: TrackKey) {
-        self.incoming.retain(|_, incoming| {
-            let (Incoming::Media { track: of, .. }
-            | Incoming::Repair { track: of, .. }
-            | Incoming::Past { track: of }) = incoming;
-            *of != track
+        let incoming = &mut self.incoming;
+        self.ssrcs.retain(|ssrc| {
+            let forgotten = incoming.get(ssrc).is_some_and(|incoming| incoming.track() == track);
+            if forgotten {
+                incoming.remove(ssrc);
+            }
+            !forgotten
         });
         self.published.retain(|&published| published != track);
     }

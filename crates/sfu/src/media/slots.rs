@@ -73,18 +73,6 @@ impl<T> Slots<T> {
         self.free.push(slot.index);
         Some(value)
     }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &T)> {
-        (0u32..).zip(&self.entries).filter_map(|(index, entry)| {
-            Some((Slot { index, generation: entry.generation }, entry.value.as_ref()?))
-        })
-    }
-
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Slot, &mut T)> {
-        (0u32..).zip(&mut self.entries).filter_map(|(index, entry)| {
-            Some((Slot { index, generation: entry.generation }, entry.value.as_mut()?))
-        })
-    }
 }
 
 #[cfg(test)]
@@ -98,6 +86,6 @@ mod tests {
         assert_eq!(slots.remove(first), Some('a'));
         let second = slots.insert('b');
         assert_eq!((first.index(), slots.get(first), slots.get(second)), (second.index(), None, Some(&'b')));
-        assert_eq!((slots.remove(first), slots.iter().count()), (None, 1));
+        assert_eq!((slots.remove(first), slots.get(second)), (None, Some(&'b')));
     }
 }

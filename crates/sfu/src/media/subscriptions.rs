@@ -115,7 +115,8 @@ impl RoomMedia {
     }
 
     /// Packets of the track that did not go to a subscriber, by reason.
-    pub(crate) fn drops(&self, down: DownKey) -> Vec<(&'static str, u64)> {
+    #[cfg(test)]
+    pub(super) fn drops(&self, down: DownKey) -> Vec<(&'static str, u64)> {
         let down =
             self.downs.get(down.0).and_then(|place| self.tracks.get(place.track.0)?.downs.get(place.index));
         down.map_or_else(Vec::new, |down| down.counters.drops())
@@ -145,6 +146,7 @@ impl DownCounters {
         }
     }
 
+    #[cfg(test)]
     fn drops(&self) -> Vec<(&'static str, u64)> {
         Dropped::ALL.iter().zip(self.dropped).map(|(reason, count)| (reason.as_str(), count)).collect()
     }

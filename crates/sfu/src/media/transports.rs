@@ -36,9 +36,4 @@ impl Transports {
     pub(crate) fn remove(&mut self, id: TransportId) -> Option<Transport> {
         self.0.remove(id.0)
     }
-
-    /// All of them, in the order of their slots.
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (TransportId, &mut Transport)> {
-        self.0.iter_mut().map(|(slot, transport)| (TransportId(slot), transport))
-    }
 }

@@ -180,9 +180,8 @@ impl RoomMedia {
         if track.muted {
             return track.counters.count(Refused::Muted);
         }
-        let entry = track.kind == Kind::Audio
-            || taken.facts.key_frame
-            || (taken.facts.opaque && track.layers.len() == 1);
+        // What a latecomer begins has gone by already.
+        let entry = !taken.late && (track.kind == Kind::Audio || taken.facts.key_frame || taken.facts.opaque);
         let times = if entry { track.source_times() } else { SourceTimes::NONE };
         let payload_start = Record::write(&mut self.record, self.passed.bytes(), piece.payload);
         let slot = if track.keeps { self.slab.insert(&self.record) } else { fanlight_rtp::SlotRef::NONE };
@@ -343,6 +342,7 @@ fn note(
     place.other_frames = 0;
     if facts.key_frame {
         place.requests.answered();
+        track.lost_pictures = track.lost_pictures.without(layer);
     }
     if frame_start && track.layers.len() > 1 {
         let others = track.layers.iter_mut().filter(|other| other.spatial != layer);

@@ -54,12 +54,8 @@ impl Room {
         let others = visible.map(Peer::info).collect();
         let room = self.info();
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let joined = Joined {
-            room,
-            participant: peer.info(),
-            others,
-            subscriber_primary: peer.subscriber_primary() && peer.permission.can_subscribe,
-        };
+        let joined =
+            Joined { room, participant: peer.info(), others, subscriber_primary: peer.subscriber_primary() };
         ctx.out.push_back(Output::Signal(key, Box::new(Signal::Joined(Box::new(joined)))));
         peer.state = ParticipantState::Joined;
         self.changed(ctx, key);
@@ -70,6 +66,7 @@ impl Room {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.connected = true;
         let key = link.peer;
+        self.media.transport_connected(ctx.now, id);
         self.unsettled.insert(key);
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if peer.primary() == Some(id) && peer.state == ParticipantState::Joined {

@@ -86,6 +86,13 @@ struct Rate {
 impl Peer {
     /// A participant that is not told of yet.
     pub(crate) fn new(now: Now, join: Join) -> Self {
+        // Who may not subscribe has nothing to wait for on a subscriber connection.
+        let layout = match join.layout {
+            Layout::Dual { .. } if !join.permission.can_subscribe => {
+                Layout::Dual { subscriber_primary: false }
+            }
+            layout => layout,
+        };
         Self {
             key: join.peer,
             sid: join.sid,
@@ -96,7 +103,7 @@ impl Peer {
             permission: join.permission,
             kind: join.kind,
             kind_details: join.kind_details,
-            layout: join.layout,
+            layout,
             protocol: join.protocol,
             client_protocol: join.client_protocol,
             capabilities: join.capabilities,

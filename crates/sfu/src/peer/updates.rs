@@ -60,7 +60,8 @@ impl Room {
 
     /// Somebody is gone: those who knew of it are told, at once if it published.
     pub(crate) fn tell_gone(&mut self, ctx: &mut Ctx<'_>, info: ParticipantInfo) {
-        if info.permission.hidden {
+        // Of a room that ends, everybody hears the end only.
+        if info.permission.hidden || self.is_ended() {
             return;
         }
         if !info.is_publisher {

@@ -1,9 +1,10 @@
-//! An SFU and its clients in virtual time. The clients' lower half is `Transport` too, so that real handshakes and
-//! sealed packets pass; what they say in SDP is written here.
+//! An SFU and its clients in virtual time. The clients' lower half is `str0m`, so that real handshakes and sealed packets
+//! pass; what they say in SDP is written here.
 
-#![allow(dead_code, reason = "every test binary uses another part")]
+#![allow(dead_code, unreachable_pub, reason = "a module of every test binary, and each uses another part")]
 
 mod client;
+mod lower;
 mod sdp;
 
 pub use client::{Client, Section};
@@ -47,7 +48,10 @@ pub enum Said {
     Other(Output),
 }
 
-#[allow(clippy::disallowed_methods, reason = "an Instant cannot be made without the clock; its value is arbitrary")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "an Instant cannot be made without the clock; its value is arbitrary"
+)]
 fn anchor() -> ClockAnchor {
     ClockAnchor::new(Instant::now(), Mono { ns: 0 })
 }
@@ -134,7 +138,7 @@ impl World {
         let key = join.peer;
         let mut client = Client::new(key, join.layout, self.anchor);
         if join.layout == Layout::Single {
-            join.publisher_offer = Some((1, Box::new(client.offer())));
+            join.publisher_offer = Some((1, Box::new(client.offer(self.now))));
         }
         self.clients.insert(key, client);
         self.command(Command::Join(Box::new(join)));
@@ -142,20 +146,24 @@ impl World {
 
     /// Announces a track and offers its section.
     pub fn publish(&mut self, peer: u64, kind: Kind, source: Source) -> TrackSid {
-        let cid = format!("cid-{peer}-{}", source.as_str());
-        self.request(peer, Request::AddTrack(Box::new(add_track(&cid, kind, source))));
+        self.publish_track(peer, add_track(&format!("cid-{peer}-{}", source.as_str()), kind, source), &[])
+    }
+
+    pub fn publish_track(&mut self, peer: u64, request: AddTrack, rids: &'static [&'static str]) -> TrackSid {
+        let (cid, kind) = (request.cid.clone(), request.kind);
+        self.request(peer, Request::AddTrack(Box::new(request)));
         let sid = self.signals(peer).find_map(|signal| match signal {
             Signal::TrackPublished { cid: of, track } if *of == cid => Some(track.sid.clone()),
             _ => None,
         });
         let client = self.clients.get_mut(&PeerKey(peer)).expect("a client");
-        client.sections.push(Section { kind, sends: true, cid: Some(cid) });
+        client.sections.push(Section { rids, ..Section::sending(kind, cid) });
         self.offer(peer);
         sid.expect("it is published")
     }
 
     pub fn offer(&mut self, peer: u64) {
-        let sdp = Box::new(self.clients.get_mut(&PeerKey(peer)).expect("a client").offer());
+        let sdp = Box::new(self.clients.get_mut(&PeerKey(peer)).expect("a client").offer(self.now));
         self.request(peer, Request::Offer { id: 9, sdp });
     }
 
@@ -182,6 +190,10 @@ impl World {
             Said::Other(output) => Some(output),
             _ => None,
         })
+    }
+
+    pub fn client(&mut self, peer: u64) -> &mut Client {
+        self.clients.get_mut(&PeerKey(peer)).expect("a client")
     }
 
     /// Lets time pass.
@@ -212,8 +224,9 @@ impl World {
             let (to_server, addresses, mut bytes) = entry.remove();
             if to_server {
                 self.sfu.handle_datagram(self.now, addresses, &mut bytes, &mut self.batch);
-            } else if let Some(client) = self.clients.values_mut().find(|client| client.owns(addresses.local)) {
-                client.receive(self.now, addresses, &mut bytes);
+            } else if let Some(client) = self.clients.values_mut().find(|client| client.owns(addresses.local))
+            {
+                client.receive(self.now, addresses, &bytes);
             }
         }
         if self.deadline <= self.now.mono() {
@@ -237,7 +250,9 @@ impl World {
                     }
                     Output::Signal(peer, signal) => {
                         if let Some(client) = self.clients.get_mut(&peer) {
-                            requests.extend(client.hear(self.now, &signal).into_iter().map(|request| (peer, request)));
+                            requests.extend(
+                                client.hear(self.now, &signal).into_iter().map(|request| (peer, request)),
+                            );
                         }
                         self.log.push(Said::Signal(peer, *signal));
                     }

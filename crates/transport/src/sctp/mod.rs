@@ -8,7 +8,8 @@ mod check;
 use crate::dcep::{self, Message, Open, Reliability};
 use crate::limits::{
     BUFFERED_LOW_BYTES, CHANNELS_MAX, MESSAGE_BYTES_MAX, RECEIVE_EXCESS_BYTES_MAX, RECEIVE_WINDOW_BYTES,
-    SCTP_BURST_PACKETS, SCTP_PACKET_BYTES, SCTP_PACKETS_PER_MS, SEND_BUFFER_BYTES_MAX, STREAMS_MAX, STREAMS_OPEN_MAX,
+    SCTP_BURST_PACKETS, SCTP_PACKET_BYTES, SCTP_PACKETS_PER_MS, SEND_BUFFER_BYTES_MAX, STREAMS_MAX,
+    STREAMS_OPEN_MAX,
 };
 use bytes::Bytes;
 use rtc_sctp::{
@@ -256,7 +257,13 @@ impl Sctp {
     }
 
     /// Queues a message.
-    pub(crate) fn send(&mut self, now: Instant, id: ChannelId, binary: bool, bytes: &[u8]) -> Result<(), SendDataError> {
+    pub(crate) fn send(
+        &mut self,
+        now: Instant,
+        id: ChannelId,
+        binary: bool,
+        bytes: &[u8],
+    ) -> Result<(), SendDataError> {
         if bytes.len() > MESSAGE_BYTES_MAX {
             return Err(SendDataError::TooLarge);
         }
@@ -290,9 +297,10 @@ impl Sctp {
             return;
         }
         channel.state = ChannelState::Closing;
-        let reset = channel.stream.zip(self.association.as_mut()).is_some_and(|(stream, (_, association))| {
-            association.stream(stream).is_ok_and(|mut stream| stream.close(now).is_ok())
-        });
+        let reset =
+            channel.stream.zip(self.association.as_mut()).is_some_and(|(stream, (_, association))| {
+                association.stream(stream).is_ok_and(|mut stream| stream.close(now).is_ok())
+            });
         if !reset {
             self.channels.remove(&id);
             events.push(ChannelEvent::Closed { id });
@@ -389,7 +397,14 @@ impl Sctp {
         }
     }
 
-    fn deliver(&mut self, now: Instant, stream: u16, ppid: Ppid, bytes: Vec<u8>, events: &mut Vec<ChannelEvent>) {
+    fn deliver(
+        &mut self,
+        now: Instant,
+        stream: u16,
+        ppid: Ppid,
+        bytes: Vec<u8>,
+        events: &mut Vec<ChannelEvent>,
+    ) {
         let (binary, bytes) = match ppid {
             Ppid::Dcep => return self.handle_dcep(now, stream, &bytes, events),
             Ppid::String => (false, bytes),

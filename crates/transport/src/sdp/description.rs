@@ -52,6 +52,9 @@ impl SessionDescription {
                 }
                 sections.push(Section { header, body: next..text.len() });
                 lines_of_section = 0;
+            } else if let (Some(attribute), Some(section)) = (content.strip_prefix("a="), sections.last_mut())
+            {
+                section.header.note(attribute);
             }
             lines_of_section = lines_of_section.saturating_add(1);
             if lines_of_section > SECTION_LINES_MAX {

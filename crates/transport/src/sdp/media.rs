@@ -29,7 +29,7 @@ impl MediaKind {
     }
 }
 
-/// The m-line itself, its texts copied out.
+/// The m-line itself, and what is asked of every section time and again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MediaHeader {
     kind: MediaKind,
@@ -37,6 +37,9 @@ pub(super) struct MediaHeader {
     port: u16,
     protocol: String,
     formats: String,
+    mid: Option<String>,
+    direction: Option<Direction>,
+    bundle_only: bool,
 }
 
 impl MediaHeader {
@@ -58,7 +61,20 @@ impl MediaHeader {
             port,
             protocol: protocol.to_owned(),
             formats: formats.to_owned(),
+            mid: None,
+            direction: None,
+            bundle_only: false,
         })
+    }
+
+    /// Notes an attribute below the m-line; the first of a name counts.
+    pub(super) fn note(&mut self, attribute: &str) {
+        let (name, value) = attribute.split_once(':').unwrap_or((attribute, ""));
+        match name {
+            "mid" if self.mid.is_none() => self.mid = Some(value.trim().to_owned()),
+            "bundle-only" => self.bundle_only = true,
+            _ => self.direction = self.direction.or_else(|| Direction::parse(name)),
+        }
     }
 }
 
@@ -133,12 +149,12 @@ impl<'a> MediaSection<'a> {
 
     /// `a=mid` (RFC 5888).
     pub fn mid(&self) -> Option<&'a str> {
-        self.attribute("mid").map(str::trim).filter(|mid| !mid.is_empty())
+        self.header.mid.as_deref().filter(|mid| !mid.is_empty())
     }
 
     /// Whether port 0 is only because the section has no transport of its own (RFC 9143 §6).
     pub fn is_bundle_only(&self) -> bool {
-        self.has("bundle-only")
+        self.header.bundle_only
     }
 
     /// Whether the writer rejected or ended the section: port 0 without `bundle-only`.
@@ -148,9 +164,8 @@ impl<'a> MediaSection<'a> {
 
     /// The direction, `sendrecv` when neither section nor session says one (RFC 8866 §6.7).
     pub fn direction(&self) -> Direction {
-        let own = self.attributes().find_map(|(name, _)| Direction::parse(name));
-        own.or_else(|| self.description.attributes().find_map(|(name, _)| Direction::parse(name)))
-            .unwrap_or(Direction::SendRecv)
+        let session = || self.description.attributes().find_map(|(name, _)| Direction::parse(name));
+        self.header.direction.or_else(session).unwrap_or(Direction::SendRecv)
     }
 
     /// The payload types with their `rtpmap`, `fmtp` and `rtcp-fb`, in the order of the m-line.

@@ -218,7 +218,7 @@ mod tests {
             ..out(&[0; 7], &[9; 2])
         };
         let mut buffer = [0xee; 16];
-        let stamps = Stamps { transport_cc: 0x0102, abs_send_time: 0x0a0b_0c };
+        let stamps = Stamps { transport_cc: 0x0102, abs_send_time: 0x000a_0b0c };
         assert_eq!(write_plain(&mut buffer, &plain, stamps), Some(()));
         assert_eq!(buffer, [0, 1, 2, 0x0a, 0x0b, 0x0c, 0, 9, 9, 0, 0, 3, 0xee, 0xee, 0xee, 0xee]);
     }

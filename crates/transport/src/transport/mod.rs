@@ -9,11 +9,13 @@ use crate::client_hello::HelloCollector;
 use crate::dcep::{Open, Reliability};
 use crate::demux::{PacketClass, classify};
 use crate::event::{
-    DtlsRole, FailReason, Ignored, Received, RemoteError, RemoteParameters, RemoteSet, Setup, TransportConfig,
-    TransportCounters, TransportEvent, Why,
+    DtlsRole, FailReason, Ignored, Received, RemoteError, RemoteParameters, RemoteSet, Setup,
+    TransportConfig, TransportCounters, TransportEvent, Why,
 };
 use crate::ice::{CandidateIgnored, Ice, IceEvent, IceState};
-use crate::limits::{EVENTS_MAX, EVENTS_RESERVED, HELD_DATAGRAM_BYTES_MAX, HELD_DATAGRAMS_MAX, LABEL_BYTES_MAX};
+use crate::limits::{
+    EVENTS_MAX, EVENTS_RESERVED, HELD_DATAGRAM_BYTES_MAX, HELD_DATAGRAMS_MAX, LABEL_BYTES_MAX,
+};
 use crate::sctp::{ChannelEvent, ChannelId, Sctp, SendDataError};
 use crate::{ClockAnchor, dtls::DtlsVersion};
 use fanlight_base::{Addresses, Bounded, Mono, Now, Random, RunHint, SendBatch};
@@ -139,9 +141,10 @@ impl Transport {
     /// Adds a host candidate; false when the address cannot be one (multicast, unspecified, IPv4 link-local).
     pub fn add_local_candidate(&mut self, candidate: LocalCandidate) -> bool {
         // One socket may be announced under several addresses; the agent knows it once.
-        let known = self.candidates.iter().any(|other| {
-            (other.addr, other.protocol) == (candidate.addr, candidate.protocol)
-        });
+        let known = self
+            .candidates
+            .iter()
+            .any(|other| (other.addr, other.protocol) == (candidate.addr, candidate.protocol));
         let added = known || self.ice.add_local(&candidate);
         if added && !self.candidates.contains(&candidate) {
             self.candidates.push(candidate);
@@ -371,7 +374,11 @@ impl Transport {
 
     /// What happened to datagrams so far.
     pub fn counters(&self) -> TransportCounters {
-        TransportCounters { sctp: self.sctp.counters(), events_refused: self.events.refused(), ..self.counters }
+        TransportCounters {
+            sctp: self.sctp.counters(),
+            events_refused: self.events.refused(),
+            ..self.counters
+        }
     }
 
     fn receive_stun(

@@ -33,7 +33,14 @@ enum Drained {
 
 impl Security {
     pub(super) fn new() -> Self {
-        Self { session: None, scratch: Vec::new(), idle_until: None, connected: false, handshake_bytes: 0, verified: false }
+        Self {
+            session: None,
+            scratch: Vec::new(),
+            idle_until: None,
+            connected: false,
+            handshake_bytes: 0,
+            verified: false,
+        }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -112,7 +119,8 @@ impl Transport {
             match session.poll(&mut scratch) {
                 DtlsOutput::Packet(packet) => self.push_control(batch, packet),
                 DtlsOutput::PeerCertificate(der) => {
-                    self.security.verified = self.remote_fingerprint.as_ref().is_some_and(|it| it.matches(der));
+                    self.security.verified =
+                        self.remote_fingerprint.as_ref().is_some_and(|it| it.matches(der));
                     if !self.security.verified {
                         break Drained::Failed(FailReason::Fingerprint);
                     }

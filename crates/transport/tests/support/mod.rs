@@ -1,12 +1,13 @@
 //! Two ends of a connection over a network in virtual time: our transport against `str0m`, or against itself.
 
 #![allow(dead_code, reason = "every test binary uses another part")]
+#![allow(unreachable_pub, reason = "shared by test binaries, which export nothing")]
 
 use fanlight_base::{Addresses, Mono, Now, Protocol, Random, Redacted, SendBatch};
 use fanlight_transport::candidate::LocalCandidate;
 use fanlight_transport::{
-    Certificate, ClockAnchor, DtlsRole, Received, RemoteParameters, RemoteSet, Setup, Transport, TransportConfig,
-    TransportEvent,
+    Certificate, ClockAnchor, DtlsRole, Received, RemoteParameters, RemoteSet, Setup, Transport,
+    TransportConfig, TransportEvent,
 };
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -86,6 +87,12 @@ pub struct Options {
     pub candidates_to_server: bool,
     /// How the foreign client reaches the server.
     pub protocol: Protocol,
+    /// Makes the certificate of each end that is ours.
+    pub certificate: fn() -> Certificate,
+}
+
+fn small_certificate() -> Certificate {
+    Certificate::generate().expect("a certificate")
 }
 
 impl Default for Options {
@@ -97,11 +104,15 @@ impl Default for Options {
             server_offers: false,
             candidates_to_server: true,
             protocol: Protocol::Udp,
+            certificate: small_certificate,
         }
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "an Instant cannot be made without the clock; its value is arbitrary")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "an Instant cannot be made without the clock; its value is arbitrary"
+)]
 pub fn anchor() -> ClockAnchor {
     ClockAnchor::new(Instant::now(), Mono { ns: 0 })
 }
@@ -113,7 +124,7 @@ impl Ours {
             ice_lite: options.lite,
             offerer: options.server_offers,
             role: options.role,
-            certificate: Certificate::generate().expect("a certificate"),
+            certificate: (options.certificate)(),
         };
         let mut transport = Transport::new(config, &mut Random::from_seed([seed; 32]));
         assert!(transport.add_local_candidate(LocalCandidate::new(address, options.protocol)));
@@ -147,7 +158,9 @@ impl Ours {
         }
         let mut packets = Vec::new();
         for run in self.batch.runs() {
-            packets.extend(run.packets().map(|bytes| Packet { addresses: run.addresses, bytes: bytes.to_vec() }));
+            packets.extend(
+                run.packets().map(|bytes| Packet { addresses: run.addresses, bytes: bytes.to_vec() }),
+            );
         }
         self.batch.clear();
         packets
@@ -198,7 +211,8 @@ impl Theirs {
     }
 
     pub fn write(&mut self, now: Instant, sequence: u64, payload: &[u8]) {
-        let rtp = RtpWrite::new(111.into(), SeqNo::from(sequence), 960 * sequence as u32, now, payload.to_vec());
+        let rtp =
+            RtpWrite::new(111.into(), SeqNo::from(sequence), 960 * sequence as u32, now, payload.to_vec());
         let ssrc: Ssrc = CLIENT_SSRC.into();
         self.rtc.direct_api().stream_tx(&ssrc).expect("declared").write_rtp(rtp);
         self.rtc.handle_input(Input::Timeout(now)).expect("alive");
@@ -265,7 +279,8 @@ impl World {
             Client::Theirs(theirs)
         } else {
             let client_role = if client_is_active { DtlsRole::Active } else { DtlsRole::Passive };
-            let other = Options { lite: false, role: client_role, server_offers: !options.server_offers, ..options };
+            let other =
+                Options { lite: false, role: client_role, server_offers: !options.server_offers, ..options };
             let mut ours = Ours::new(anchor, 2, other, client_address());
             let remote = ours.parameters(client_setup);
             assert_eq!(server.transport.set_remote(now, &remote), Ok(RemoteSet::Started));
@@ -406,7 +421,8 @@ impl World {
             (_, Client::Ours(ours)) => ours.receive(self.now, &mut packet),
             (_, Client::Theirs(theirs)) => {
                 let Addresses { local, remote, protocol } = packet.addresses;
-                let receive = Receive::new(foreign_protocol(protocol), remote, local, &packet.bytes).expect("known protocol");
+                let receive = Receive::new(foreign_protocol(protocol), remote, local, &packet.bytes)
+                    .expect("known protocol");
                 theirs
                     .rtc
                     .handle_input(Input::Receive(self.anchor.instant(self.now), receive))

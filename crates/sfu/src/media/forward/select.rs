@@ -12,6 +12,10 @@ impl LayerSet {
         if layer < 8 { Self(self.0 | (1 << layer)) } else { self }
     }
 
+    pub(in crate::media) const fn without(self, layer: u8) -> Self {
+        if layer < 8 { Self(self.0 & !(1 << layer)) } else { self }
+    }
+
     pub(in crate::media) const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }

@@ -1,0 +1,34 @@
+//! Measures what the server costs: `fanlight-bench plane|sockets|joins|memory`.
+//!
+//! Every figure is one line, `name<TAB>value<TAB>unit`. docs/performance.md says what each of them means.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints what it measured")]
+
+mod connection;
+mod cpu;
+mod figures;
+mod floor;
+mod hall;
+mod participant;
+mod payload;
+mod plane;
+
+use std::process::ExitCode;
+
+/// What went wrong.
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["plane", filter @ ..] => plane::run(filter.first().copied()),
+        _ => Err("fanlight-bench plane|sockets|joins|memory".into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

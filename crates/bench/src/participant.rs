@@ -1,0 +1,98 @@
+//! A participant: up to two peer connections (signalling v0), and what it received.
+
+use crate::Failure;
+use crate::connection::{Connection, Said};
+use crate::payload::Medium;
+use rustc_hash::FxHashMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+/// What packets of one SSRC have shown.
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    track: u32,
+    /// Sequence number less the publisher's number: stays as it is while the stream is continuous.
+    offset: u64,
+}
+
+/// Packets that a participant opened and looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Witness {
+    /// Authentic and as they were sent.
+    pub(crate) good: u64,
+    /// Of the wrong content, or out of their sequence.
+    pub(crate) bad: u64,
+}
+
+pub(crate) struct Participant {
+    pub(crate) publisher: Option<Connection>,
+    pub(crate) subscriber: Option<Connection>,
+    pub(crate) witness: Witness,
+    medium: Medium,
+    heard: FxHashMap<u32, Heard>,
+}
+
+impl Participant {
+    pub(crate) fn new(
+        medium: Medium,
+        publisher: Option<SocketAddr>,
+        subscriber: Option<SocketAddr>,
+        now: Instant,
+    ) -> Result<Self, Failure> {
+        let connect = |address: Option<SocketAddr>| address.map(|it| Connection::new(it, now)).transpose();
+        Ok(Self {
+            publisher: connect(publisher)?,
+            subscriber: connect(subscriber)?,
+            witness: Witness::default(),
+            medium,
+            heard: FxHashMap::default(),
+        })
+    }
+
+    /// Looks at what the subscriber connection received.
+    pub(crate) fn hear(&mut self, ssrc: u32, sequence: u64, payload: &[u8]) {
+        if payload.is_empty() {
+            return;
+        }
+        let Some((track, number)) = self.medium.read(payload) else {
+            self.witness.bad += 1;
+            return;
+        };
+        let offset = sequence.wrapping_sub(number);
+        let heard = self.heard.entry(ssrc).or_insert(Heard { track, offset });
+        // A stack that has not seen the first packets may be off by whole roll-overs.
+        if heard.track == track && (heard.offset ^ offset) & 0xffff == 0 {
+            self.witness.good += 1;
+        } else {
+            self.witness.bad += 1;
+        }
+    }
+
+    /// Lets time pass for the connections that are due; datagrams go to `send` with the address they leave from.
+    pub(crate) fn advance(
+        &mut self,
+        now: Instant,
+        send: &mut impl FnMut(SocketAddr, Vec<u8>),
+    ) -> Result<(), Failure> {
+        let mut packets = Vec::new();
+        for connection in [&mut self.publisher, &mut self.subscriber].into_iter().flatten() {
+            if connection.deadline > now {
+                continue;
+            }
+            let from = connection.address;
+            connection.advance(now, &mut |said| match said {
+                Said::Datagram(bytes) => send(from, bytes),
+                Said::Packet { ssrc, sequence, payload } => packets.push((ssrc, sequence, payload)),
+            })?;
+        }
+        for (ssrc, sequence, payload) in packets {
+            self.hear(ssrc, sequence, &payload);
+        }
+        Ok(())
+    }
+
+    /// Whether every connection it has is up.
+    pub(crate) fn is_connected(&self) -> bool {
+        [&self.publisher, &self.subscriber].into_iter().flatten().all(|connection| connection.connected)
+    }
+}

@@ -1,0 +1,6 @@
+//! A room's media between real transports: clients and server in one process, in virtual time.
+
+mod cost;
+mod forwarding;
+mod recovery;
+mod world;
