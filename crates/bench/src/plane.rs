@@ -9,8 +9,11 @@ use std::time::Duration;
 
 /// Packets that one loop turn receives: a frame, as GRO delivers it.
 const TURN_PACKETS: usize = FRAME_PACKETS as usize;
-/// Turns of one sample.
-const TURNS: usize = 100;
+/// Turns of one sample at most.
+const TURNS_MAX: usize = 100;
+/// Virtual time of one sample at most: connectivity checks are answered between samples only, and consent to send ends
+/// after 30 s (RFC 7675 §5.1).
+const SAMPLE_NS_MAX: u64 = 4_000_000_000;
 /// One of so many forwarded packets is opened and looked at. A prime near 1,000, so that all receivers have their turn.
 const OPENED_EVERY: u64 = 997;
 /// Samples of each case.
@@ -91,7 +94,8 @@ fn measure(case: &Case) -> Result<(Outcome, u64), Failure> {
     let mut floor = Floor::new(case.medium.bytes())?;
     let mut none = Scene::new(case, 0)?;
     let mut full = Scene::new(case, case.subscribers)?;
-    let rounds = (FORWARDED / (TURNS * TURN_PACKETS * case.subscribers)).clamp(ROUNDS_MIN, ROUNDS_MAX);
+    let forwarded = full.turns() * TURN_PACKETS * case.subscribers;
+    let rounds = (FORWARDED / forwarded).clamp(ROUNDS_MIN, ROUNDS_MAX);
     let mut samples: [Vec<f64>; 5] = Default::default();
     for round in 0..=rounds {
         let seal = floor.sample(&mut full.hall.watch)?;
@@ -120,7 +124,6 @@ struct Scene {
     forwarded: u64,
     to_open: u64,
     next_track: usize,
-    now_ns: u64,
 }
 
 impl Scene {
@@ -144,7 +147,6 @@ impl Scene {
             forwarded: 0,
             to_open: OPENED_EVERY,
             next_track: 0,
-            now_ns: 0,
         };
         scene.begin()?;
         Ok(scene)
@@ -172,18 +174,27 @@ impl Scene {
             return Err(format!("only {heard} packets arrived before the measurement").into());
         }
         self.hall.quiet = true;
-        self.now_ns = self.hall.now().mono_ns;
         Ok(())
+    }
+
+    /// Virtual time of a turn: as long as the tracks take to send its packets.
+    fn step_ns(&self) -> u64 {
+        self.medium.spacing_ns() * TURN_PACKETS as u64 / self.tracks as u64
+    }
+
+    /// Turns of a sample.
+    fn turns(&self) -> usize {
+        TURNS_MAX.min((SAMPLE_NS_MAX / self.step_ns()) as usize)
     }
 
     /// Nanoseconds per packet received, over a sample of turns.
     fn sample(&mut self) -> Result<f64, Failure> {
         // What the publishers send is sealed beforehand, at the times at which it will be sent.
-        let step_ns = self.medium.spacing_ns() * TURN_PACKETS as u64 / self.tracks as u64;
+        let step_ns = self.step_ns();
         let begin_ns = self.hall.now().mono_ns;
-        let mut turns: Vec<(u64, Vec<Datagram>)> = Vec::with_capacity(TURNS);
+        let mut turns: Vec<(u64, Vec<Datagram>)> = Vec::with_capacity(TURNS_MAX);
         let anchor = self.hall.instant();
-        for turn in 1..=TURNS as u64 {
+        for turn in 1..=self.turns() as u64 {
             let at = anchor + Duration::from_nanos(turn * step_ns);
             turns.push((begin_ns + turn * step_ns, self.seal_turn(at)?));
         }

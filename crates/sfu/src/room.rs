@@ -11,7 +11,7 @@ use crate::timers::{Timer, Timers};
 use crate::tracks::Tracks;
 use fanlight_base::{Addresses, Identity, Mono, Now, ParticipantSid, PeerKey, Random, SendBatch, TrackSid};
 use fanlight_events::{RoomEnded, RoomStarted};
-use fanlight_transport::Received;
+use fanlight_transport::{Ignored, Received};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -130,9 +130,10 @@ impl Room {
                 self.media.handle_rtp(now, &mut self.transports, id, header, plain, sequence, batch);
             }
             Received::Rtcp(plain) => self.media.handle_rtcp(now, &mut self.transports, id, plain, batch),
-            Received::Nothing(_) => {
+            Received::Nothing(Ignored::Handled) => {
                 self.stirred.insert(id);
             }
+            Received::Nothing(_) => {}
         }
     }
 

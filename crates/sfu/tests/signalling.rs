@@ -1,5 +1,7 @@
 //! Rooms and participants through commands and signals, with connections that really stand.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use fanlight_base::{PeerKey, TrackSid};
@@ -103,6 +105,21 @@ fn a_join_of_v1_answers_the_offer_in_it_after_the_join() {
     let (id, sdp, tracks) = answer.expect("an answer");
     assert_eq!((id, tracks.len(), sdp.matches("m=").count()), (7, 0, 7));
     assert_eq!(sdp.matches("a=sendonly").count(), 6, "receiving sections are answered sendonly");
+}
+
+#[test]
+fn tracks_announced_with_a_join_are_accepted_before_the_offer_in_it_is_answered() {
+    let mut world = World::new();
+    let mut request = join(1, "RM_a", Layout::Single);
+    let cid = "c3d7d706-2f5a-4dc3-bbb2-356989ab7e4a";
+    request.add_tracks = vec![add_track(cid, Kind::Audio, Source::MICROPHONE)];
+    request.publisher_offer = Some((1, description(include_str!("data/chromium_v1_microphone.sdp"))));
+    world.command(Command::Join(Box::new(request)));
+    assert_eq!(names(&world, 1)[..4], ["joined", "refresh_token", "track_published", "answer"]);
+    let matched = world
+        .signals(1)
+        .any(|signal| matches!(signal, Signal::Answer { sdp, .. } if sdp.contains("usedtx=1")));
+    assert!(matched);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Tracks from their announcement to their end, with media that really flows.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use fanlight_base::{PeerKey, TrackSid};
@@ -8,7 +10,7 @@ use fanlight_sfu::input::{Layout, Request, TrackPermission, TrackSettings};
 use fanlight_sfu::model::{DisconnectReason, ParticipantInfo, Source, VideoLayer};
 use fanlight_sfu::output::Signal;
 use std::time::Duration;
-use support::{DUAL, Said, World, add_track, join};
+use support::{DUAL, Said, Section, World, add_track, join};
 
 const SECOND: Duration = Duration::from_secs(1);
 const FRAME: Duration = Duration::from_millis(20);
@@ -58,19 +60,17 @@ fn last_info(world: &World, peer: u64, of: &str) -> Option<ParticipantInfo> {
 }
 
 fn samples(world: &World, participant: &str, direction: Direction) -> Vec<TrackSample> {
-    world
-        .log
-        .iter()
-        .filter_map(|said| match said {
-            Said::Event(Event::Sample(sample)) if sample.participant.as_str() == participant => {
-                match &sample.body {
-                    SampleBody::Track(track) if track.direction == direction => Some(track.clone()),
-                    SampleBody::Track(_) => None,
-                }
-            }
-            _ => None,
-        })
-        .collect()
+    let mut samples = Vec::new();
+    for said in &world.log {
+        if let Said::Event(event) = said
+            && let Event::Sample(sample) = &**event
+            && sample.participant.as_str() == participant
+        {
+            let SampleBody::Track(track) = &sample.body;
+            samples.extend((track.direction == direction).then(|| track.clone()));
+        }
+    }
+    samples
 }
 
 #[test]
@@ -411,4 +411,53 @@ fn who_cannot_take_the_codec_is_told_and_left_alone() {
         _ => None,
     });
     assert_eq!(bound.last(), Some(0));
+}
+
+#[test]
+fn a_client_whose_msid_is_not_its_track_id_is_matched_by_kind() {
+    let mut world = pair(Layout::Single);
+    world.request(1, Request::AddTrack(Box::new(add_track("cid", Kind::Audio, Source::MICROPHONE))));
+    world.client(1).sections.push(Section::sending(Kind::Audio, "{uuid}".to_owned()));
+    world.offer(1);
+    world.run(SECOND / 2);
+    send(&mut world, 0..20);
+    let info = last_info(&world, 2, "PA_1").expect("an update");
+    let codec = &info.tracks[0].codecs[0];
+    assert_eq!((codec.cid.as_str(), codec.sdp_cid.as_str()), ("cid", "{uuid}"));
+    assert!(received(&world, 2) > 10);
+}
+
+#[test]
+fn an_offer_may_come_before_the_announcement() {
+    let mut world = pair(Layout::Single);
+    world.client(1).sections.push(Section::sending(Kind::Audio, "cid".to_owned()));
+    world.offer(1);
+    world.run(SECOND / 2);
+    send(&mut world, 0..5);
+    assert_eq!(received(&world, 2), 0, "nobody announced it");
+    world.request(1, Request::AddTrack(Box::new(add_track("cid", Kind::Audio, Source::MICROPHONE))));
+    send(&mut world, 5..25);
+    assert!(received(&world, 2) > 10);
+}
+
+#[test]
+fn a_queued_announcement_takes_its_place_when_the_first_track_ends() {
+    let mut world = pair(Layout::Single);
+    let first = published(&mut world, Kind::Audio, Source::MICROPHONE);
+    world.request(
+        1,
+        Request::AddTrack(Box::new(add_track("cid-1-microphone", Kind::Audio, Source::MICROPHONE))),
+    );
+    let accepted = |world: &World| {
+        let accepted = world.signals(1).filter_map(|signal| match signal {
+            Signal::TrackPublished { track, .. } => Some(track.sid.clone()),
+            _ => None,
+        });
+        accepted.collect::<Vec<_>>()
+    };
+    assert_eq!(accepted(&world), std::slice::from_ref(&first));
+    world.client(1).sections.last_mut().expect("a section").sends = false;
+    world.offer(1);
+    assert_eq!(accepted(&world).len(), 2);
+    assert_ne!(accepted(&world)[1], first);
 }

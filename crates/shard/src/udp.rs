@@ -57,9 +57,7 @@ pub fn bind(bound: SocketAddr) -> Result<Endpoint, UdpError> {
     let socket = open().map_err(|source| UdpError::Bind { address: bound, source })?;
     let socket = UdpSocket::from_std(socket.into());
     let bound = socket.local_addr().map_err(|source| UdpError::Setup { address: bound, source })?;
-    let announced =
-        if announced.port() == 0 { SocketAddr::new(announced.ip(), bound.port()) } else { announced };
-    Ok(Endpoint { announced, bound, socket })
+    Ok(Endpoint { bound, socket })
 }
 
 /// An [`Endpoint`] in use by a worker.

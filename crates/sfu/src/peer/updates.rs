@@ -78,22 +78,23 @@ impl Room {
 
     /// Tells everybody what changed since the last batch.
     pub(crate) fn tell_untold(&mut self, ctx: &mut Ctx<'_>) {
-        let mut infos: Vec<(PeerKey, bool, ParticipantInfo)> = Vec::new();
+        // A hidden participant hears of itself, and nobody else does.
+        let mut infos: Vec<(Option<PeerKey>, ParticipantInfo)> = Vec::new();
         for untold in std::mem::take(&mut self.untold) {
             match untold {
                 Untold::Changed(peer) => {
                     if let Some(entry) = self.peers.get(&peer) {
-                        infos.push((peer, entry.permission.hidden, entry.info()));
+                        infos.push((entry.permission.hidden.then_some(peer), entry.info()));
                     }
                 }
-                Untold::Gone(info) => infos.push((PeerKey(u64::MAX), false, *info)),
+                Untold::Gone(info) => infos.push((None, *info)),
             }
         }
         for receiver in self.listeners() {
-            let visible = infos.iter().filter(|(peer, hidden, info)| {
-                (!hidden || *peer == receiver) && self.hears_of(receiver, info)
+            let visible = infos.iter().filter(|(only, info)| {
+                only.is_none_or(|only| only == receiver) && self.hears_of(receiver, info)
             });
-            let visible: Vec<ParticipantInfo> = visible.map(|(_, _, info)| info.clone()).collect();
+            let visible: Vec<ParticipantInfo> = visible.map(|(_, info)| info.clone()).collect();
             if !visible.is_empty() {
                 self.signal(ctx, receiver, Signal::Participants(visible));
             }

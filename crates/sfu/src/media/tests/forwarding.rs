@@ -136,7 +136,7 @@ fn with_simulcast_the_highest_layer_is_forwarded_and_the_next_one_when_it_falls_
     let down = world.subscribe(1, track, DOWN);
     let mut cameras = [("q", 0), ("h", 1), ("f", 2)].map(|(rid, n)| Camera::new(SSRC + 2 * n, Some(rid)));
     for (n, camera) in cameras.iter_mut().enumerate() {
-        camera.sequence += 1000 * n as u64;
+        camera.sequence -= 1000 * n as u64;
         camera.timestamp = camera.timestamp.wrapping_add(1_000_000_000 * n as u32);
         camera.picture = (camera.picture + 5_000 * n as u16) & 0x7fff;
     }

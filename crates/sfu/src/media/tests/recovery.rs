@@ -177,7 +177,11 @@ fn whatever_happens_no_nonce_seals_two_packets() {
                     late.picture(&mut world, 0, key);
                 }
                 1 => camera.packets(&mut world, 0, key, &[random.below(2) == 0, random.below(2) == 0]),
-                2 => camera.ssrc += 0x100,
+                2 => {
+                    camera.ssrc += 0x100;
+                    // A new stream begins without roll-overs.
+                    camera.sequence &= 0xffff;
+                }
                 _ => camera.picture(&mut world, 0, key),
             }
         }

@@ -103,9 +103,9 @@ impl World {
             let (ours, theirs) = (parameters(&server, Setup::Passive), parameters(&client, Setup::Active));
             client.set_remote(world.now, &ours).unwrap();
             server.set_remote(world.now, &theirs).unwrap();
-            let line = client.local_candidates()[0].line(client.local_ufrag(), 1);
+            let line = client.local_candidates()[0].attribute(1, client.local_ufrag());
             server.add_remote_candidate(world.now, &line).unwrap();
-            let line = server.local_candidates()[0].line(server.local_ufrag(), 1);
+            let line = server.local_candidates()[0].attribute(1, server.local_ufrag());
             client.add_remote_candidate(world.now, &line).unwrap();
             let id = world.transports.insert(server);
             world.clients.push(Client {
