@@ -118,7 +118,7 @@ async function asksForAToken(t) {
   const anna = await t.page('chromium');
   anna.name = 'Anna';
   await anna.inner.route('**/meet/token', (route) => route.fulfill({ status: 404 }));
-  await anna.goto(`${server.http}/meet?room=token&name=Anna`);
+  await anna.goto(`${server.http}/meet/?room=token&name=Anna`);
   await anna.click('join');
   await until('the page asks for a token', 5000, () =>
     anna.evaluate(() => document.querySelector('[data-testid="token"]').offsetParent !== null),
@@ -133,7 +133,7 @@ async function asksForAToken(t) {
 async function refusesABadToken(t) {
   const server = await t.server();
   const anna = await t.page('chromium');
-  await anna.goto(`${server.http}/meet?room=bad&name=Anna&token=a.b.c&autojoin=1`);
+  await anna.goto(`${server.http}/meet/?room=bad&name=Anna&token=a.b.c&autojoin=1`);
   await until('the page says that it cannot join', 15_000, async () => (await anna.text('error')).includes('Could not join'));
   check(await anna.evaluate(() => document.body.dataset.view === 'lobby'), 'the lobby stays');
 }

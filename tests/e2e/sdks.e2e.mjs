@@ -25,7 +25,7 @@ async function gather(t, v0) {
   const server = await t.server();
   const page = await t.page('chromium');
   page.name = 'browser';
-  await page.goto(`${server.http}/meet?room=sdks&name=browser&adaptive=0${v0 ? '&v0=1' : ''}`);
+  await page.goto(`${server.http}/meet/?room=sdks&name=browser&adaptive=0${v0 ? '&v0=1' : ''}`);
   await page.click('lobby-mic');
   await page.click('lobby-camera');
   await page.click('join');

@@ -280,14 +280,12 @@ impl Hall {
         let (now, server) = (self.instant(), self.server);
         let Some(place) = self.places.get(&to) else { return Ok(()) };
         let Some(participant) = self.participants.get_mut(place.participant) else { return Ok(()) };
-        let connection = match place.target {
-            Target::Publisher => &mut participant.publisher,
-            Target::Subscriber => &mut participant.subscriber,
-        };
-        match connection {
-            Some(connection) => connection.receive(now, server, bytes),
-            None => Ok(()),
-        }
+        let (quiet, to_server) = (self.quiet, &mut self.to_server);
+        participant.receive(now, place.target, server, bytes, &mut |from, bytes| {
+            if !(quiet && is_rtcp(&bytes)) {
+                to_server.push(Datagram { from, bytes });
+            }
+        })
     }
 
     fn signal(&mut self, peer: PeerKey, signal: Signal) -> Result<(), Failure> {

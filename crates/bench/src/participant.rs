@@ -3,6 +3,7 @@
 use crate::Failure;
 use crate::connection::{Connection, Said};
 use crate::payload::Medium;
+use fanlight_sfu::input::Target;
 use rustc_hash::FxHashMap;
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -50,7 +51,7 @@ impl Participant {
     }
 
     /// Looks at what the subscriber connection received.
-    pub(crate) fn hear(&mut self, ssrc: u32, sequence: u64, payload: &[u8]) {
+    fn hear(&mut self, ssrc: u32, sequence: u64, payload: &[u8]) {
         if payload.is_empty() {
             return;
         }
@@ -68,7 +69,26 @@ impl Participant {
         }
     }
 
-    /// Lets time pass for the connections that are due; datagrams go to `send` with the address they leave from.
+    /// A datagram for one of its connections; what it answers goes to `send` with the address it leaves from.
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        to: Target,
+        from: SocketAddr,
+        bytes: &[u8],
+        send: &mut impl FnMut(SocketAddr, Vec<u8>),
+    ) -> Result<(), Failure> {
+        let connection = match to {
+            Target::Publisher => &mut self.publisher,
+            Target::Subscriber => &mut self.subscriber,
+        };
+        let Some(connection) = connection else { return Ok(()) };
+        connection.receive(now, from, bytes)?;
+        // What one datagram brought is taken before the next: the stack keeps one packet.
+        self.advance(now, send)
+    }
+
+    /// Lets time pass for the connections that are due.
     pub(crate) fn advance(
         &mut self,
         now: Instant,
@@ -89,6 +109,11 @@ impl Participant {
             self.hear(ssrc, sequence, &payload);
         }
         Ok(())
+    }
+
+    /// Streams heard of.
+    pub(crate) fn streams(&self) -> usize {
+        self.heard.len()
     }
 
     /// Whether every connection it has is up.

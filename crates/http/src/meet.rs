@@ -85,19 +85,12 @@ fn is_same_origin(origin: &str, host: &str) -> bool {
 
 /// A file of the page; `None` when the path is not one of its.
 pub(crate) fn file(method: &str, path: &str) -> Option<Response<Body>> {
-    if path == "/meet" {
-        return Some(redirect("/meet/"));
-    }
-    let name = path.strip_prefix("/meet/")?;
+    let name = if path == "/meet" { "" } else { path.strip_prefix("/meet/")? };
     if !matches!(method, "GET" | "HEAD") {
         return Some(respond(Answer::text(405, "GET it").with("Allow", "GET, HEAD")));
     }
     let name = if name.is_empty() { "index.html" } else { name };
     page::file(name)
-}
-
-fn redirect(to: &'static str) -> Response<Body> {
-    respond(Answer::empty(308).with("Location", to))
 }
 
 #[cfg(feature = "web")]
@@ -149,7 +142,6 @@ mod page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::StatusCode;
 
     #[test]
     fn only_the_pages_own_origin_is_the_same() {
@@ -162,6 +154,13 @@ mod tests {
     fn paths_outside_the_page_are_not_its() {
         assert!(file("GET", "/meeting").is_none());
         assert!(file("GET", "/meet/../Cargo.toml").is_none());
-        assert_eq!(file("GET", "/meet").unwrap().status(), StatusCode::PERMANENT_REDIRECT);
+    }
+
+    #[cfg(feature = "web")]
+    #[test]
+    fn the_page_is_there_with_and_without_a_slash_so_that_a_link_keeps_its_query() {
+        for path in ["/meet", "/meet/"] {
+            assert_eq!(file("GET", path).unwrap().status(), axum::http::StatusCode::OK);
+        }
     }
 }

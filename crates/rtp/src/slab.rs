@@ -41,12 +41,14 @@ pub struct Slab {
     capacity: u64,
     /// Bytes ever written, those skipped at the ring's end included.
     written: u64,
+    /// What stood before this was overwritten when the ring last grew.
+    oldest: u64,
 }
 
 impl Slab {
     /// An empty slab; the capacity is rounded up to a power of two.
     pub fn new(capacity_bytes: usize) -> Self {
-        Self { bytes: Vec::new(), capacity: capacity_bytes.next_power_of_two() as u64, written: 0 }
+        Self { bytes: Vec::new(), capacity: capacity_bytes.next_power_of_two() as u64, written: 0, oldest: 0 }
     }
 
     /// Keeps a copy of a payload, in place of the oldest ones. A payload longer than the capacity or
@@ -75,13 +77,41 @@ impl Slab {
     /// The payload, or `None` when it has been overwritten.
     pub fn get(&self, slot: SlotRef) -> Option<&[u8]> {
         let position = slot.position();
-        let intact = position.checked_add(self.capacity)? >= self.written
+        let intact = position >= self.oldest
+            && position.checked_add(self.capacity)? >= self.written
             && position.checked_add(slot.len() as u64)? <= self.written;
         if !intact {
             return None;
         }
         let start = self.offset(position);
         self.bytes.get(start..start.checked_add(slot.len())?)
+    }
+
+    /// Doubles the capacity; what is kept stays, and so do its references.
+    pub fn grow(&mut self) {
+        let before = self.capacity;
+        self.oldest = self.oldest.max(self.written.saturating_sub(before));
+        // The ring's end lies on a multiple of its capacity: on either side of the last one the bytes are in one piece.
+        let turn = self.written & !(before - 1);
+        self.capacity = before * 2;
+        // The last bytes of the ring may never have been written.
+        self.bytes.resize(before as usize, 0);
+        let mut bytes = vec![0; usize::try_from(self.capacity).unwrap_or(usize::MAX)];
+        for (start, end) in [(self.oldest.min(turn), turn), (turn.max(self.oldest), self.written)] {
+            let len = end.saturating_sub(start) as usize;
+            let (from, to) = ((start & (before - 1)) as usize, self.offset(start));
+            if let (Some(kept), Some(target)) =
+                (self.bytes.get(from..from + len), bytes.get_mut(to..to + len))
+            {
+                target.copy_from_slice(kept);
+            }
+        }
+        self.bytes = bytes;
+    }
+
+    /// Bytes there is room for.
+    pub const fn capacity(&self) -> usize {
+        self.capacity as usize
     }
 
     /// Bytes of memory in use.
@@ -127,6 +157,26 @@ mod tests {
         assert_eq!(slab.allocated_bytes(), 0);
         slab.insert(&[1; 100]);
         assert!(slab.allocated_bytes() < 1000);
+    }
+
+    #[test]
+    fn growing_loses_nothing_that_was_kept_and_finds_nothing_that_was_not() {
+        for grow_at in 1..40_u8 {
+            let mut slab = Slab::new(64);
+            let mut kept = Vec::new();
+            for n in 0..80_u8 {
+                kept.push((slab.insert(&[n; 7]), n));
+                let before: Vec<bool> = kept.iter().map(|(slot, _)| slab.get(*slot).is_some()).collect();
+                if n == grow_at {
+                    slab.grow();
+                    assert!(
+                        kept.iter().zip(before).all(|((slot, _), found)| slab.get(*slot).is_some() == found)
+                    );
+                }
+                assert!(kept.iter().all(|(slot, n)| slab.get(*slot).is_none_or(|bytes| bytes == [*n; 7])));
+            }
+            assert!(kept.iter().rev().take(16).all(|(slot, _)| slab.get(*slot).is_some()));
+        }
     }
 
     proptest! {

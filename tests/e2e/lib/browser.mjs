@@ -144,7 +144,7 @@ export class Page {
   async join(server, { room, name, query = {} }) {
     this.name = name;
     const search = new URLSearchParams({ room, name, autojoin: '1', ...query });
-    await this.goto(`${server.http}/meet?${search}`);
+    await this.goto(`${server.http}/meet/?${search}`);
     await this.joined();
   }
 

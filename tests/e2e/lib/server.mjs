@@ -54,7 +54,7 @@ export class Server {
 
   /** A token from the server's own command line. */
   async token(room, identity) {
-    const text = await run(FANLIGHT, ['token', 'create', '--config', this.config, '--dev', '--room', room, '--identity', identity]);
+    const text = await run(FANLIGHT, ['token', 'create', '--room', room, '--identity', identity]);
     const token = text.split(/\s+/).find((word) => /^[\w-]+\.[\w-]+\.[\w-]+$/.test(word));
     if (!token) throw new Error(`no token in: ${text}`);
     return token;

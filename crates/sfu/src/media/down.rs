@@ -188,6 +188,11 @@ impl Down {
         }
     }
 
+    /// Whether lost packets can be sent again: there is RTX.
+    pub(super) fn can_resend(&self) -> bool {
+        self.history.is_some()
+    }
+
     pub(super) fn ssrc(&self) -> u32 {
         self.ssrc
     }

@@ -104,7 +104,7 @@ impl RoomMedia {
         let mut out = Outbound { now, transports, batch, header: &mut self.header };
         for sequence in nack.sequences().take(NACKS_PER_PACKET_MAX) {
             down.counters.nacks += 1;
-            down.resend(&mut out, sequence, &self.slab, &mut self.record);
+            down.resend(&mut out, sequence, self.store.slab(), &mut self.record);
         }
     }
 

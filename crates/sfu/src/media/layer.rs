@@ -37,6 +37,8 @@ pub(super) struct Stream {
     pub(super) ssrc: u32,
     /// Timestamp of the latest packet.
     pub(super) timestamp: Option<u32>,
+    /// Timestamp of the latest key frame.
+    pub(super) key_frame_timestamp: Option<u32>,
     pub(super) arrivals: Arrivals,
     pub(super) compact: Compact,
     pub(super) nack: Option<NackGenerator>,
@@ -71,6 +73,7 @@ impl Stream {
             source,
             ssrc,
             timestamp: None,
+            key_frame_timestamp: None,
             arrivals: Arrivals::default(),
             compact: Compact::default(),
             nack: nack.then(NackGenerator::new),

@@ -2,12 +2,22 @@
 
 use std::time::Duration;
 
-/// Payload bytes a room keeps for retransmission: half a second of a hundred 2 Mbit/s streams. Older payloads are
-/// overwritten; what asks for them then is not answered.
-pub(super) const SLAB_BYTES: usize = 16 << 20;
+/// Payload bytes a room keeps for retransmission at most: two thirds of a second of a hundred 2 Mbit/s streams. Older
+/// payloads are overwritten; what asks for them then is not answered.
+pub(super) const SLAB_BYTES_MAX: usize = 16 << 20;
+/// And to begin with: a second of one 1 Mbit/s stream.
+pub(super) const SLAB_BYTES_MIN: usize = 128 << 10;
+/// Payloads are kept this long as far as [`SLAB_BYTES_MAX`] lets them: NACKs come within a second.
+pub(super) const SLAB_KEEP: Duration = Duration::from_secs(1);
 
 /// SSRCs of one publisher transport. LiveKit's clients use two for each encoding; this is 40 cameras of three layers.
 pub(super) const SSRCS_MAX: usize = 256;
+
+/// Clock rate in Hz a codec can have; 192 kHz is the highest in use.
+pub(super) const CLOCK_RATE_MAX: u32 = 1_000_000;
+
+/// Changes of codec a publisher can have told of one track.
+pub(super) const CODEC_CHANGES_MAX: u32 = 64;
 
 /// Spatial layers of a track (LiveKit: q, h, f).
 pub(super) const LAYERS_MAX: usize = 3;

@@ -6,7 +6,7 @@
 //! data use them too.
 //!
 //! A packet's way: `uplink` finds its track and layer and enters it into its stream, `packet` reads the payload's
-//! descriptor once and keeps the payload in the room's slab, and each `down` (a subscription) asks `forward/select`
+//! descriptor once and keeps the payload in the room's store, and each `down` (a subscription) asks `forward/select`
 //! whether it wants it and `forward/rewrite` for its numbers, writes a header and has it sealed. `feedback` reads RTCP,
 //! `due` and `reports` do what time brings.
 
@@ -27,6 +27,7 @@ mod peers;
 mod reports;
 mod slots;
 mod spec;
+mod store;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
@@ -41,15 +42,15 @@ pub(crate) use spec::{
 pub(crate) use transports::{TransportId, Transports};
 
 use crate::output::Why;
-use fanlight_base::{Mono, Now, Random, SendBatch};
+use fanlight_base::{Bounded, Mono, Now, Random, SendBatch};
 use fanlight_events::TrackCounters;
+use fanlight_rtp::RtpHeader;
 use fanlight_rtp::rtcp::ReportBlock;
-use fanlight_rtp::{RtpHeader, Slab};
 use header::{HEADER_BYTES_MAX, Passed};
-use limits::{EVENTS_MAX, SLAB_BYTES};
+use limits::EVENTS_MAX;
 use peers::Peers;
 use slots::Slots;
-use std::collections::VecDeque;
+use store::Store;
 use timers::Timers;
 use track::Track;
 
@@ -60,7 +61,7 @@ pub(crate) struct RoomMedia {
     tracks: Slots<Track>,
     /// Where a subscription stands: its track, and its place in the track's list.
     downs: Slots<DownPlace>,
-    slab: Slab,
+    store: Store,
     timers: Timers<Task>,
     events: Events,
     random: Random,
@@ -106,14 +107,13 @@ impl Task {
 }
 
 /// Events that wait to be polled.
-#[derive(Debug, Default)]
-struct Events(VecDeque<MediaEvent>);
+#[derive(Debug)]
+struct Events(Bounded<MediaEvent>);
 
 impl Events {
+    /// A full queue counts what it refuses; the room polls it in every turn.
     fn push(&mut self, event: MediaEvent) {
-        if self.0.len() < EVENTS_MAX {
-            self.0.push_back(event);
-        }
+        let _ = self.0.push(event);
     }
 
     fn extend(&mut self, event: Option<MediaEvent>) {
@@ -130,9 +130,9 @@ impl RoomMedia {
             peers: Peers::default(),
             tracks: Slots::default(),
             downs: Slots::default(),
-            slab: Slab::new(SLAB_BYTES),
+            store: Store::new(),
             timers: Timers::new(),
-            events: Events::default(),
+            events: Events(Bounded::new(EVENTS_MAX)),
             our_ssrc: random.u32() | 1,
             our_cname: random.alphanumeric(16),
             random,
@@ -233,7 +233,7 @@ impl RoomMedia {
 
     /// The next event.
     pub(crate) fn poll_event(&mut self) -> Option<MediaEvent> {
-        self.events.0.pop_front()
+        self.events.0.pop()
     }
 
     /// Counters of a published track so far.

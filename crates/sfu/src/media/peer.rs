@@ -54,6 +54,8 @@ pub(super) struct Peer {
     pub(super) published: Vec<TrackKey>,
     pub(super) downs: Vec<DownKey>,
     pub(super) clock: PeerClock,
+    /// Some m-line of it negotiated transport-wide feedback.
+    pub(super) transport_cc: bool,
     pub(super) feedback: FeedbackBuilder,
     pub(super) feedback_alarm: Alarm,
     pub(super) reports_alarm: Alarm,
@@ -79,6 +81,7 @@ impl Peer {
             published: Vec::new(),
             downs: Vec::new(),
             clock: PeerClock::default(),
+            transport_cc: false,
             feedback: FeedbackBuilder::new(),
             feedback_alarm: Alarm::default(),
             reports_alarm: Alarm::default(),
@@ -96,6 +99,7 @@ impl Peer {
         for (id, kind) in publish.extensions.iter() {
             let _ = self.extensions.set(id, kind);
         }
+        self.transport_cc |= publish.transport_cc;
         for declared in &publish.ssrcs {
             let layer = declared.spatial;
             self.learn_incoming(declared.ssrc, Incoming::Media { track, layer });

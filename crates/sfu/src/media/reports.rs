@@ -60,8 +60,11 @@ impl RoomMedia {
     ) {
         let Some(peer) = self.peers.get(id) else { return };
         self.blocks.clear();
+        let rtt = transports.get(id).and_then(|transport| transport.round_trip()).unwrap_or_default();
+        let rtt_us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
         for key in &peer.published {
             let Some(track) = self.tracks.get_mut(key.0) else { continue };
+            track.rtt_us = rtt_us;
             let streams = track.layers.iter_mut().filter_map(|layer| layer.stream.as_mut());
             self.blocks.extend(
                 streams.filter(|stream| stream.stats.received() > 0).map(|stream| stream.report(now)),

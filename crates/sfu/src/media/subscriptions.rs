@@ -52,7 +52,7 @@ impl RoomMedia {
         let rtx_next =
             rtx_used.map_or_else(|| FIRST_RTX_SEQUENCE + random.below(FIRST_RTX_SEQUENCES), |last| last + 1);
         track.downs.push(Down::new(key, &subscribe, track.active(), before, rtx_next));
-        track.keeps |= subscribe.rtx_ssrc.is_some();
+        track.note_downs();
         let when = now.mono() + SENDER_REPORT_PERIOD_EARLY;
         self.timers.arm(&mut peer.reports_alarm, when, Task::Reports(subscribe.transport));
         self.want_key_frames(now, subscribe.track);
@@ -61,9 +61,12 @@ impl RoomMedia {
 
     /// The m-line was negotiated anew: codecs, ids and mid are taken over; SSRCs and the layer wanted stay.
     pub(crate) fn update_subscribe(&mut self, _now: Now, down: DownKey, subscribe: Subscribe) {
-        if let Some(down) = self.down_mut(down) {
+        let Some(place) = self.downs.get(down.0) else { return };
+        let Some(track) = self.tracks.get_mut(place.track.0) else { return };
+        if let Some(down) = track.downs.get_mut(place.index) {
             down.update(&subscribe);
         }
+        track.note_downs();
     }
 
     /// What the subscriber wants now.
@@ -97,6 +100,7 @@ impl RoomMedia {
             return TrackCounters::default();
         }
         let down = track.downs.swap_remove(place.index);
+        track.note_downs();
         let totals = totals(&down.counters, track);
         if let Some(moved) = track.downs.get(place.index)
             && let Some(moved_place) = self.downs.get_mut(moved.key.0)
@@ -120,11 +124,6 @@ impl RoomMedia {
         let down =
             self.downs.get(down.0).and_then(|place| self.tracks.get(place.track.0)?.downs.get(place.index));
         down.map_or_else(Vec::new, |down| down.counters.drops())
-    }
-
-    pub(super) fn down_mut(&mut self, down: DownKey) -> Option<&mut Down> {
-        let place = self.downs.get(down.0)?;
-        self.tracks.get_mut(place.track.0)?.downs.get_mut(place.index)
     }
 
     /// Gives the SSRCs of a subscription back to its transport.

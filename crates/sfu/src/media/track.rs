@@ -4,7 +4,10 @@ use super::Events;
 use super::down::{Down, SourceTimes};
 use super::forward::select::LayerSet;
 use super::layer::Layer;
-use super::limits::{KEY_FRAME_HIGH, KEY_FRAME_LOW, LAYER_SILENCE, LAYERS_MAX, OTHER_FRAMES_MIN};
+use super::limits::{
+    CLOCK_RATE_MAX, CODEC_CHANGES_MAX, KEY_FRAME_HIGH, KEY_FRAME_LOW, LAYER_SILENCE, LAYERS_MAX,
+    OTHER_FRAMES_MIN,
+};
 use super::packet::Format;
 use super::spec::{MediaEvent, Publish, TrackKey};
 use super::timers::Alarm;
@@ -50,12 +53,14 @@ pub(super) struct Track {
     pub(super) codecs: Vec<Codec>,
     /// Index of the codec of the latest packet.
     pub(super) codec: Option<usize>,
-    pub(super) transport_cc: bool,
+    codec_changes: u32,
     pub(super) layers: Vec<Layer>,
     pub(super) downs: Vec<Down>,
     pub(super) muted: bool,
     /// Payloads are kept for retransmission.
     pub(super) keeps: bool,
+    /// Round trip to the publisher in microseconds, 0 when not known.
+    pub(super) rtt_us: u64,
     /// Sources so far.
     pub(super) sources: u32,
     /// A packet with media came.
@@ -111,11 +116,12 @@ impl Track {
             mid: String::new(),
             codecs: Vec::new(),
             codec: None,
-            transport_cc: false,
+            codec_changes: 0,
             layers: Vec::new(),
             downs: Vec::new(),
             muted: false,
             keeps: false,
+            rtt_us: 0,
             sources: 0,
             begun: false,
             lost_pictures: LayerSet::default(),
@@ -131,7 +137,6 @@ impl Track {
     pub(super) fn update(&mut self, publish: &Publish) {
         let current = self.codec().map(|codec| codec.payload_type);
         self.mid.clone_from(&publish.mid);
-        self.transport_cc = publish.transport_cc;
         self.codecs = publish
             .codecs
             .iter()
@@ -140,7 +145,7 @@ impl Track {
                 rtx_payload_type: codec.rtx_payload_type,
                 mime: codec.mime.clone(),
                 format: Format::of(&codec.mime),
-                clock_rate: codec.clock_rate.max(1),
+                clock_rate: codec.clock_rate.clamp(1, CLOCK_RATE_MAX),
                 nack: codec.nack,
             })
             .collect();
@@ -166,7 +171,8 @@ impl Track {
         }
         let found = self.codecs.iter().position(|codec| codec.payload_type == payload_type);
         let Some(codec) = found.and_then(|index| self.codecs.get(index)) else { return false };
-        if self.begun {
+        if self.begun && self.codec_changes < CODEC_CHANGES_MAX {
+            self.codec_changes += 1;
             events.push(MediaEvent::CodecChanged { track: self.key, mime: codec.mime.clone() });
         }
         self.codec = found;
@@ -230,6 +236,11 @@ impl Track {
         changed
     }
 
+    /// The list of subscriptions or what they can do changed.
+    pub(super) fn note_downs(&mut self) {
+        self.keeps = self.downs.iter().any(Down::can_resend);
+    }
+
     /// Subscriptions choose anew among the active layers.
     pub(super) fn retarget(&mut self) {
         let active = self.active();
@@ -264,6 +275,7 @@ impl Track {
             plis: self.counters.plis,
             firs: self.counters.firs,
             key_frames: self.counters.key_frames,
+            rtt_us: self.rtt_us,
             lost: self.counters.lost_before,
             nacks: self.counters.nacks_before,
             ..TrackCounters::default()

@@ -15,7 +15,7 @@ use crate::model::Kind;
 use fanlight_base::{Now, SendBatch};
 use fanlight_rtp::extension::{read_text, read_transport_cc};
 use fanlight_rtp::sequence::extend_sequence;
-use fanlight_rtp::{ExtensionKind, ExtensionMap, RtpHeader};
+use fanlight_rtp::{ExtensionKind, ExtensionMap, RtpHeader, SlotRef};
 
 /// Extension values that are for us.
 #[derive(Debug, Default)]
@@ -63,7 +63,7 @@ impl RoomMedia {
         let super::RtpIn { header, plain, extended_sequence } = *packet;
         let Some(peer) = self.peers.get_mut(from) else { return };
         let found = read_extensions(&peer.extensions, header, plain, &mut self.passed);
-        if let Some(number) = found.transport_cc {
+        if let Some(number) = found.transport_cc.filter(|_| peer.transport_cc) {
             peer.feedback.handle_packet(now, number, header.marker);
             if let Some(deadline) = peer.feedback.deadline() {
                 self.timers.arm(&mut peer.feedback_alarm, deadline, Task::Feedback(from));
@@ -180,22 +180,43 @@ impl RoomMedia {
         if track.muted {
             return track.counters.count(Refused::Muted);
         }
+        if !track.downs.is_empty() {
+            self.forward(now, transports, key, layer, piece, &taken, batch);
+        }
+        if taken.woke {
+            self.ask_key_frames(now, transports, key, batch);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the halves of one packet's way share all they have")]
+    fn forward(
+        &mut self,
+        now: Now,
+        transports: &mut Transports,
+        key: TrackKey,
+        layer: u8,
+        piece: &Piece<'_>,
+        taken: &Taken,
+        batch: &mut SendBatch,
+    ) {
+        let Some(track) = self.tracks.get_mut(key.0) else { return };
+        let facts = &taken.facts;
         // What a latecomer begins has gone by already.
-        let entry = !taken.late && (track.kind == Kind::Audio || taken.facts.key_frame || taken.facts.opaque);
+        let entry = !taken.late && (track.kind == Kind::Audio || facts.key_frame || facts.opaque);
         let times = if entry { track.source_times() } else { SourceTimes::NONE };
         let payload_start = Record::write(&mut self.record, self.passed.bytes(), piece.payload);
-        let slot = if track.keeps { self.slab.insert(&self.record) } else { fanlight_rtp::SlotRef::NONE };
+        let slot = if track.keeps { self.store.insert(now.mono(), &self.record) } else { SlotRef::NONE };
         let mut packet = Packet {
             layer,
             source: taken.source,
-            numbers: taken.facts.numbers(taken.sequence, piece.timestamp),
+            numbers: facts.numbers(taken.sequence, piece.timestamp),
             late: taken.late,
             marker: piece.marker,
             payload_type: piece.payload_type,
             entry,
-            key_frame: taken.facts.key_frame,
+            key_frame: facts.key_frame,
             frame_end: piece.marker && track.kind == Kind::Video,
-            vp8: taken.facts.vp8,
+            vp8: facts.vp8,
             passed: self.passed.as_ref(),
             payload: self.record.get_mut(payload_start..).unwrap_or_default(),
             slot,
@@ -207,9 +228,6 @@ impl RoomMedia {
                 Ok(true) => self.events.push(MediaEvent::FirstForwarded { down: down.key }),
                 Err(dropped) => down.counters.count(dropped),
             }
-        }
-        if taken.woke {
-            self.ask_key_frames(now, transports, key, batch);
         }
     }
 
@@ -331,7 +349,11 @@ fn note(
         stream.timestamp = Some(piece.timestamp);
     }
     let source = stream.source;
-    let facts = format.read(piece.payload);
+    let mut facts = format.read(piece.payload);
+    // Several packets of a key frame can look like its beginning; the first one is.
+    if facts.key_frame {
+        facts.key_frame = stream.key_frame_timestamp.replace(piece.timestamp) != Some(piece.timestamp);
+    }
     track.counters.retransmitted_bytes += if piece.repaired { piece.payload.len() as u64 } else { 0 };
     track.counters.header_bytes += if piece.repaired { 0 } else { piece.header_bytes };
     track.counters.key_frames += u64::from(facts.key_frame);

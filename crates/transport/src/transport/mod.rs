@@ -325,7 +325,7 @@ impl Transport {
         self.pump(now, batch);
     }
 
-    /// Ends the connection: SCTP ABORT and close_notify are written, nothing is waited for (T9). Browsers stay
+    /// Ends the connection: SCTP ABORT and close_notify are written, nothing is waited for. Browsers stay
     /// "connected" for seconds after it, so the leave has to be signalled too. No event follows.
     pub fn close(&mut self, now: Now, batch: &mut SendBatch) {
         if self.phase == Phase::Ended {
@@ -397,8 +397,8 @@ impl Transport {
     }
 
     /// DTLS is read from addresses that a check has verified, nominated or not: Chromium's ClientHello follows its
-    /// first check within a millisecond (T2). What comes too early from an address that has at least authenticated
-    /// itself waits for the check; anything else is dropped unanswered (T5, RFC 8827 §6.5).
+    /// first check within a millisecond. What comes too early from an address that has at least authenticated
+    /// itself waits for the check; anything else is dropped unanswered (RFC 8827 §6.5).
     fn receive_dtls(
         &mut self,
         now: Now,

@@ -65,7 +65,7 @@ impl Transport {
         if self.role != Some(DtlsRole::Passive) {
             return;
         }
-        // Which engine is right shows in the whole ClientHello only (T3); what came of it is then replayed.
+        // Which engine is right shows in the whole ClientHello only; what came of it is then replayed.
         let Some(hello) = self.hello.push(bytes) else { return };
         self.start(now, if hello.prefers_dtls12 { DtlsMode::Server12 } else { DtlsMode::Server });
         for datagram in &hello.datagrams {
@@ -107,7 +107,7 @@ impl Transport {
         }
     }
 
-    /// Gives out everything the session has to say; it must always be drained to the end (T4).
+    /// Gives out everything the session has to say; it must always be drained to the end.
     pub(super) fn drain_dtls(&mut self, now: Now, batch: &mut SendBatch) {
         let Some(mut session) = self.security.session.take() else { return };
         let mut scratch = std::mem::take(&mut self.security.scratch);
@@ -162,7 +162,7 @@ impl Transport {
         }
     }
 
-    /// Moves SCTP packets into DTLS, one at a time: its send queue holds ten and overflowing it is fatal (T4).
+    /// Moves SCTP packets into DTLS, one at a time: its send queue holds ten and overflowing it is fatal.
     pub(super) fn flush_sctp(&mut self, now: Now, batch: &mut SendBatch) {
         let instant = self.anchor.instant(now);
         while self.security.connected && self.phase != Phase::Ended {

@@ -2,5 +2,6 @@
 
 mod cost;
 mod forwarding;
+mod hostile;
 mod recovery;
 mod world;

@@ -148,7 +148,7 @@ fn a_publisher_gets_reports_and_transport_wide_feedback() {
 #[test]
 fn whatever_happens_no_nonce_seals_two_packets() {
     let mut world = World::new(2);
-    let sealed: Rc<RefCell<BTreeMap<(u32, u16), Vec<u8>>>> = Rc::default();
+    let sealed = Rc::new(RefCell::new(BTreeMap::new()));
     let seen = Rc::clone(&sealed);
     world.filter = Box::new(move |_, packet| {
         if packet[0] >> 6 == 2

@@ -155,9 +155,9 @@ impl World {
     /// Carries packets until nothing is under way.
     pub(super) fn deliver(&mut self) {
         while !self.batch.is_empty() || self.clients.iter().any(|client| !client.batch.is_empty()) {
-            self.to_clients();
+            self.carry_out();
             for n in 0..self.clients.len() {
-                self.to_server(n);
+                self.carry_in(n);
             }
         }
         while let Some(event) = self.media.poll_event() {
@@ -165,7 +165,7 @@ impl World {
         }
     }
 
-    fn to_clients(&mut self) {
+    fn carry_out(&mut self) {
         for run in self.batch.runs() {
             let n = self.clients.iter().position(|client| client.address == run.addresses.remote).unwrap();
             let client = &mut self.clients[n];
@@ -193,7 +193,7 @@ impl World {
         self.batch.clear();
     }
 
-    fn to_server(&mut self, n: usize) {
+    fn carry_in(&mut self, n: usize) {
         let (id, batch) = {
             let client = &mut self.clients[n];
             (client.id, std::mem::take(&mut client.batch))
@@ -265,8 +265,13 @@ impl World {
 
     /// A VP8 track of client `n` with these RIDs.
     pub(super) fn publish_video(&mut self, n: usize, rids: &[&str]) -> TrackKey {
+        self.publish_line(n, rids, "1", SSRC)
+    }
+
+    /// A VP8 track on an m-line of its own.
+    pub(super) fn publish_line(&mut self, n: usize, rids: &[&str], mid: &str, ssrc: u32) -> TrackKey {
         let ssrcs = if rids.is_empty() {
-            vec![PublishSsrc { ssrc: SSRC, repair_ssrc: Some(SSRC + 1), spatial: 0 }]
+            vec![PublishSsrc { ssrc, repair_ssrc: Some(ssrc + 1), spatial: 0 }]
         } else {
             Vec::new()
         };
@@ -275,7 +280,7 @@ impl World {
             Publish {
                 transport: self.clients[n].id,
                 kind: Kind::Video,
-                mid: "1".to_owned(),
+                mid: mid.to_owned(),
                 codecs: vec![PublishCodec {
                     payload_type: 96,
                     rtx_payload_type: Some(97),
