@@ -38,6 +38,8 @@ pub(super) enum Dropped {
     Disabled,
     /// Another layer is forwarded.
     OtherLayer,
+    /// Another layer is forwarded, and a key frame of this one waited for.
+    NextLayer,
     /// No key frame yet.
     NoKeyFrame,
     /// The subscriber's transport is not connected.
@@ -55,9 +57,10 @@ pub(super) const REASONS: usize = Dropped::ALL.len();
 
 impl Dropped {
     /// In the order of the enum.
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Disabled,
         Self::OtherLayer,
+        Self::NextLayer,
         Self::NoKeyFrame,
         Self::NotConnected,
         Self::Codec,
@@ -70,6 +73,7 @@ impl Dropped {
         match self {
             Self::Disabled => "disabled",
             Self::OtherLayer => "other_layer",
+            Self::NextLayer => "next_layer",
             Self::NoKeyFrame => "no_key_frame",
             Self::NotConnected => "not_connected",
             Self::Codec => "codec",
@@ -211,6 +215,11 @@ impl Down {
         self.rewrite.source()
     }
 
+    /// Whether what is forwarded now began with this packet.
+    pub(super) fn began_with(&self, source: u32, sequence: u64) -> bool {
+        self.rewrite.began_with(source, sequence)
+    }
+
     /// The subscriber has reported on this SSRC: it knows where it belongs without the mid.
     pub(super) fn bound(&mut self) {
         self.with_mid = false;
@@ -244,7 +253,7 @@ impl Down {
         unwanted: Unwanted,
     ) -> Result<bool, Dropped> {
         if packet.late
-            && unwanted == Unwanted::OtherLayer
+            && matches!(unwanted, Unwanted::OtherLayer | Unwanted::NextLayer)
             && let Ok(numbers) = self.rewrite.late(packet.source, &packet.numbers)
         {
             return self.send(out, packet, &numbers);
@@ -252,6 +261,7 @@ impl Down {
         Err(match unwanted {
             Unwanted::Disabled => Dropped::Disabled,
             Unwanted::OtherLayer => Dropped::OtherLayer,
+            Unwanted::NextLayer => Dropped::NextLayer,
             Unwanted::NoKeyFrame => Dropped::NoKeyFrame,
         })
     }

@@ -116,7 +116,7 @@ impl RoomMedia {
         }
         loop {
             self.rtcp.clear();
-            if !peer.feedback.poll(now, self.our_ssrc, 0, &mut self.rtcp) {
+            if !peer.feedback.poll(now, self.our_ssrc, peer.feedback_ssrc, &mut self.rtcp) {
                 break;
             }
             send(transports, id, &self.rtcp, batch);

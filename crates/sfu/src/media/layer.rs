@@ -1,6 +1,7 @@
 //! One layer of a published track, and the stream that carries it at present.
 
 use super::arrivals::Arrivals;
+use super::awaited::Awaited;
 use super::compact::Compact;
 use super::keyframe::KeyFrameRequests;
 use super::timers::Alarm;
@@ -41,6 +42,7 @@ pub(super) struct Stream {
     pub(super) key_frame_timestamp: Option<u32>,
     pub(super) arrivals: Arrivals,
     pub(super) compact: Compact,
+    pub(super) awaited: Awaited,
     pub(super) nack: Option<NackGenerator>,
     pub(super) nack_alarm: Alarm,
     pub(super) stats: ReceiveStatistics,
@@ -76,6 +78,7 @@ impl Stream {
             key_frame_timestamp: None,
             arrivals: Arrivals::default(),
             compact: Compact::default(),
+            awaited: Awaited::default(),
             nack: nack.then(NackGenerator::new),
             nack_alarm: Alarm::default(),
             stats: ReceiveStatistics::new(clock_rate),

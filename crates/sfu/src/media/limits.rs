@@ -25,6 +25,10 @@ pub(super) const LAYERS_MAX: usize = 3;
 /// Packets remembered for retransmission to one video subscriber (LiveKit's bucket).
 pub(super) const HISTORY_PACKETS: usize = 512;
 
+/// Packets of a layer held for those who wait for its key frame: half a second of 2 Mbit/s, in which a lost packet comes
+/// again, and the largest key frames.
+pub(super) const AWAITED_PACKETS_MAX: usize = 256;
+
 /// Sequence numbers of one NACK that are looked at; a NACK item names 17, and a datagram holds about 300 items.
 pub(super) const NACKS_PER_PACKET_MAX: usize = 1024;
 

@@ -11,6 +11,7 @@
 //! `due` and `reports` do what time brings.
 
 mod arrivals;
+mod awaited;
 mod clock;
 mod compact;
 mod down;

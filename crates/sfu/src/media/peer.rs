@@ -57,6 +57,9 @@ pub(super) struct Peer {
     /// Some m-line of it negotiated transport-wide feedback.
     pub(super) transport_cc: bool,
     pub(super) feedback: FeedbackBuilder,
+    /// SSRC of the latest packet. Feedback carries it as media source: libwebrtc takes feedback only when it names one
+    /// of the SSRCs it sends.
+    pub(super) feedback_ssrc: u32,
     pub(super) feedback_alarm: Alarm,
     pub(super) reports_alarm: Alarm,
     pub(super) sender_reports: u32,
@@ -83,6 +86,7 @@ impl Peer {
             clock: PeerClock::default(),
             transport_cc: false,
             feedback: FeedbackBuilder::new(),
+            feedback_ssrc: 0,
             feedback_alarm: Alarm::default(),
             reports_alarm: Alarm::default(),
             sender_reports: 0,

@@ -1,7 +1,8 @@
 //! What publishers send: whose packet it is, what it is in its stream, and on to the subscriptions.
 
 use super::arrivals::Arrival;
-use super::down::{Outbound, SourceTimes};
+use super::awaited::Held;
+use super::down::{Down, Dropped, Outbound, SourceTimes};
 use super::header::Passed;
 use super::layer::{Layer, Stream};
 use super::limits::LAYERS_MAX;
@@ -65,6 +66,7 @@ impl RoomMedia {
         let found = read_extensions(&peer.extensions, header, plain, &mut self.passed);
         if let Some(number) = found.transport_cc.filter(|_| peer.transport_cc) {
             peer.feedback.handle_packet(now, number, header.marker);
+            peer.feedback_ssrc = header.ssrc;
             if let Some(deadline) = peer.feedback.deadline() {
                 self.timers.arm(&mut peer.feedback_alarm, deadline, Task::Feedback(from));
             }
@@ -201,8 +203,15 @@ impl RoomMedia {
     ) {
         let Some(track) = self.tracks.get_mut(key.0) else { return };
         let facts = &taken.facts;
-        // What a latecomer begins has gone by already.
-        let entry = !taken.late && (track.kind == Kind::Audio || facts.key_frame || facts.opaque);
+        let stream = track.layers.get(usize::from(layer)).and_then(|layer| layer.stream.as_ref());
+        let entry = match track.kind {
+            Kind::Audio => !taken.late,
+            // What a latecomer begins may have gone by.
+            Kind::Video => {
+                (facts.key_frame || facts.opaque)
+                    && (!taken.late || stream.is_some_and(|stream| stream.awaited.covers(taken.sequence)))
+            }
+        };
         let times = if entry { track.source_times() } else { SourceTimes::NONE };
         let payload_start = Record::write(&mut self.record, self.passed.bytes(), piece.payload);
         let slot = if track.keeps { self.store.insert(now.mono(), &self.record) } else { SlotRef::NONE };
@@ -222,11 +231,83 @@ impl RoomMedia {
             slot,
         };
         let mut out = Outbound { now, transports, batch, header: &mut self.header };
+        let mut awaited = false;
         for down in &mut track.downs {
             match down.forward(&mut out, &mut packet, &times) {
                 Ok(false) => {}
                 Ok(true) => self.events.push(MediaEvent::FirstForwarded { down: down.key }),
-                Err(dropped) => down.counters.count(dropped),
+                Err(dropped) => {
+                    awaited |= matches!(dropped, Dropped::NoKeyFrame | Dropped::NextLayer);
+                    down.counters.count(dropped);
+                }
+            }
+        }
+        if entry && taken.late {
+            self.catch_up(now, transports, (key, layer), taken, batch);
+        }
+        self.hold(key, layer, piece, (taken.sequence, slot), awaited);
+    }
+
+    /// Keeps a packet for those who wait for a key frame, or nothing any more when nobody does.
+    #[inline]
+    fn hold(
+        &mut self,
+        key: TrackKey,
+        layer: u8,
+        piece: &Piece<'_>,
+        (sequence, slot): (u64, SlotRef),
+        awaited: bool,
+    ) {
+        let layer = self.tracks.get_mut(key.0).and_then(|track| track.layers.get_mut(usize::from(layer)));
+        let Some(stream) = layer.and_then(|layer| layer.stream.as_mut()) else { return };
+        if awaited {
+            let (timestamp, marker, payload_type) = (piece.timestamp, piece.marker, piece.payload_type);
+            stream.awaited.hold(sequence, Held { timestamp, marker, payload_type, slot });
+        } else {
+            stream.awaited.clear();
+        }
+    }
+
+    /// Subscriptions that began with a late packet get those that overtook it.
+    #[cold]
+    fn catch_up(
+        &mut self,
+        now: Now,
+        transports: &mut Transports,
+        (key, layer): (TrackKey, u8),
+        entry: &Taken,
+        batch: &mut SendBatch,
+    ) {
+        let Some(track) = self.tracks.get_mut(key.0) else { return };
+        let Some(format) = track.codec().map(|codec| codec.format) else { return };
+        let place = track.layers.get(usize::from(layer));
+        let Some(stream) = place.and_then(|layer| layer.stream.as_ref()) else { return };
+        for (sequence, held) in stream.awaited.after(entry.sequence) {
+            let Some(record) = self.store.slab().get(held.slot).and_then(Record::read) else { continue };
+            let facts = format.read(record.payload);
+            self.record.clear();
+            self.record.extend_from_slice(record.payload);
+            let mut packet = Packet {
+                layer,
+                source: entry.source,
+                numbers: facts.numbers(sequence, held.timestamp),
+                late: false,
+                marker: held.marker,
+                payload_type: held.payload_type,
+                entry: false,
+                key_frame: false,
+                frame_end: held.marker,
+                vp8: facts.vp8,
+                passed: record.passed,
+                payload: &mut self.record,
+                slot: held.slot,
+            };
+            let mut out = Outbound { now, transports, batch, header: &mut self.header };
+            let began = |down: &&mut Down| down.began_with(entry.source, entry.sequence);
+            for down in track.downs.iter_mut().filter(began) {
+                if let Err(dropped) = down.forward(&mut out, &mut packet, &SourceTimes::NONE) {
+                    down.counters.count(dropped);
+                }
             }
         }
     }

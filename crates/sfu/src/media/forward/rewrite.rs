@@ -1,8 +1,8 @@
 //! The numbers a subscriber sees: one continuous stream, whatever layers it is made of.
 //!
-//! Every source (one SSRC of the publisher while it is being forwarded) has fixed offsets from its own numbers to the subscriber's. Gaps
-//! of the source stay gaps, so that a packet that comes late finds its place free. The source before the last switch is
-//! remembered for its latecomers.
+//! Every source (one SSRC of the publisher while it is being forwarded) has fixed offsets from its own numbers to the
+//! subscriber's. Gaps of the source stay gaps, so that a packet that comes late finds its place free. The source before
+//! the last switch is remembered for its latecomers.
 
 use fanlight_base::Mono;
 
@@ -81,6 +81,11 @@ impl Rewrite {
     /// The current source, what is added to its timestamps, and when its latest packet came.
     pub(in crate::media) fn source(&self) -> Option<(u32, u32, Mono)> {
         self.current.map(|source| (source.id, source.timestamp_offset, self.last_at))
+    }
+
+    /// Whether the current source began with this packet.
+    pub(in crate::media) fn began_with(&self, source_id: u32, sequence: u64) -> bool {
+        self.current.is_some_and(|source| source.id == source_id && source.first == sequence)
     }
 
     /// Begins to forward another source, or the same one after a pause, with this packet.

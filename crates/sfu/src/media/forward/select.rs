@@ -53,6 +53,8 @@ pub(in crate::media) enum Unwanted {
     Disabled,
     /// Another layer is being forwarded.
     OtherLayer,
+    /// Another layer is being forwarded until a key frame of this one begins.
+    NextLayer,
     /// Nothing is forwarded until a key frame begins.
     NoKeyFrame,
 }
@@ -126,11 +128,14 @@ impl Select {
         if !self.enabled {
             return Choice::Drop(Unwanted::Disabled);
         }
-        if entry && self.leads_to_target(layer) {
+        if !self.leads_to_target(layer) {
+            return Choice::Drop(Unwanted::OtherLayer);
+        }
+        if entry {
             self.current = layer;
             return Choice::Switch;
         }
-        Choice::Drop(if self.current == NONE { Unwanted::NoKeyFrame } else { Unwanted::OtherLayer })
+        Choice::Drop(if self.current == NONE { Unwanted::NoKeyFrame } else { Unwanted::NextLayer })
     }
 
     /// Strictly towards the target; layers between are taken as they come. At the beginning any layer not above what
@@ -171,7 +176,7 @@ mod tests {
         let mut select = Select::new(true, 2, set(&[0, 1, 2]));
         assert_eq!(select.choose(2, false), Choice::Drop(Unwanted::NoKeyFrame));
         assert_eq!(select.choose(0, true), Choice::Switch);
-        assert_eq!(select.choose(2, false), Choice::Drop(Unwanted::OtherLayer));
+        assert_eq!(select.choose(2, false), Choice::Drop(Unwanted::NextLayer));
         assert_eq!(select.choose(0, false), Choice::Forward);
         assert_eq!(select.choose(2, true), Choice::Switch);
         assert_eq!(select.choose(0, true), Choice::Drop(Unwanted::OtherLayer));
@@ -199,7 +204,7 @@ mod tests {
         assert_eq!(select.choose(1, true), Choice::Drop(Unwanted::Disabled));
         select.set(true, 0, set(&[0, 1]));
         assert_eq!(select.choose(0, false), Choice::Drop(Unwanted::NoKeyFrame));
-        assert_eq!(select.choose(1, true), Choice::Drop(Unwanted::NoKeyFrame));
+        assert_eq!(select.choose(1, true), Choice::Drop(Unwanted::OtherLayer));
         assert_eq!(select.choose(0, true), Choice::Switch);
     }
 
