@@ -155,14 +155,14 @@ fn report(name: &str, ok: bool, took: Duration) {
     println!("{} {name} ({:.1} s)", if ok { "ok  " } else { "FAIL" }, took.as_secs_f64());
 }
 
-/// `test result: ok. 3 passed; 0 failed; …`
+/// `test result: ok. 3 passed; 0 failed; 0 ignored; …`; a test that is not run has not passed.
 fn harness_line(line: &str) -> Option<Counts> {
     let (_, rest) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let mut counts = Counts::default();
     for part in rest.split(';') {
         match part.trim().split_once(' ') {
             Some((number, "passed")) => counts.passed = number.parse().ok()?,
-            Some((number, "failed")) => counts.failed = number.parse().ok()?,
+            Some((number, "failed" | "ignored")) => counts.failed += number.parse::<u64>().ok()?,
             _ => {}
         }
     }
@@ -181,8 +181,8 @@ mod tests {
 
     #[test]
     fn the_harness_line_is_counted() {
-        let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s";
-        assert_eq!(harness_line(line), Some(Counts { passed: 12, failed: 3 }));
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s";
+        assert_eq!(harness_line(line), Some(Counts { passed: 12, failed: 4 }));
         assert_eq!(harness_line("running 3 tests"), None);
     }
 

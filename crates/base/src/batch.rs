@@ -26,7 +26,9 @@ pub struct Run {
     segment_bytes: usize,
     segments: usize,
     closed: bool,
-    bytes: Vec<u8>,
+    /// As long as the longest run that was here: a packet is written over what an earlier one left.
+    buffer: Vec<u8>,
+    len: usize,
 }
 
 /// Remembers which run a destination wrote to last, so that pushing needs no look-up.
@@ -53,11 +55,14 @@ impl SendBatch {
         };
         *hint = RunHint { epoch: self.epoch, index };
         let run = &mut self.runs[index];
-        let start = run.bytes.len();
-        run.bytes.resize(start + len, 0);
+        let start = run.len;
+        run.len += len;
+        if run.buffer.len() < run.len {
+            run.buffer.resize(run.len, 0);
+        }
         run.segments += 1;
         run.closed = len < run.segment_bytes;
-        &mut run.bytes[start..]
+        &mut run.buffer[start..run.len]
     }
 
     /// Takes back the packet last pushed with this hint (sealing it failed).
@@ -66,7 +71,7 @@ impl SendBatch {
             return;
         }
         let Some(run) = self.runs.get_mut(hint.index) else { return };
-        run.bytes.truncate(run.bytes.len().saturating_sub(len));
+        run.len = run.len.saturating_sub(len);
         run.segments = run.segments.saturating_sub(1);
         run.closed = false;
     }
@@ -83,9 +88,6 @@ impl SendBatch {
 
     /// Forgets all packets, keeping their buffers.
     pub fn clear(&mut self) {
-        for run in &mut self.runs[..self.used] {
-            run.bytes.clear();
-        }
         self.used = 0;
         self.epoch += 1;
     }
@@ -99,7 +101,7 @@ impl SendBatch {
             && run.addresses == addresses
             && len <= run.segment_bytes
             && run.segments < SEGMENTS_MAX
-            && run.bytes.len() + len <= RUN_BYTES_MAX;
+            && run.len + len <= RUN_BYTES_MAX;
         fits.then_some(hint.index)
     }
 
@@ -112,13 +114,15 @@ impl SendBatch {
                 run.segment_bytes = len;
                 run.segments = 0;
                 run.closed = false;
+                run.len = 0;
             }
             None => self.runs.push(Run {
                 addresses,
                 segment_bytes: len,
                 segments: 0,
                 closed: false,
-                bytes: Vec::new(),
+                buffer: Vec::new(),
+                len: 0,
             }),
         }
         index
@@ -128,7 +132,7 @@ impl SendBatch {
 impl Run {
     /// All packets back to back.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.buffer[..self.len]
     }
 
     /// Size of each packet but the last, in bytes.
@@ -143,7 +147,7 @@ impl Run {
 
     /// The packets one by one.
     pub fn packets(&self) -> impl Iterator<Item = &[u8]> {
-        self.bytes.chunks(self.segment_bytes.max(1))
+        self.bytes().chunks(self.segment_bytes.max(1))
     }
 }
 

@@ -75,6 +75,7 @@ impl Hall {
         let anchor = Instant::now();
         let server = SocketAddr::from(([10, 0, 0, 1], 7882));
         let sfu = Sfu::new(SfuConfig {
+            shard: 0,
             seed: [1; 32],
             certificate: Certificate::generate()?,
             anchor: ClockAnchor::new(anchor, Mono::default()),

@@ -12,7 +12,8 @@ pub struct TrackCounters {
     pub bytes: u64,
     /// RTP header bytes of `packets`, extensions included.
     pub header_bytes: u64,
-    /// Retransmitted packets (RTX, or the same packet again where the codec has no RTX).
+    /// Retransmitted packets (RTX, or the same packet again where the codec has no RTX), asked for or sent to probe the
+    /// path.
     pub retransmitted: u64,
     /// Payload bytes of `retransmitted`.
     pub retransmitted_bytes: u64,
@@ -24,7 +25,7 @@ pub struct TrackCounters {
     pub lost: u64,
     /// Packets that came after a later one.
     pub out_of_order: u64,
-    /// Packets that came twice and were dropped.
+    /// Packets that had come before, retransmissions that nobody missed among them.
     pub duplicates: u64,
     /// Packets not forwarded to this subscriber, or not taken from this publisher, with a reason.
     pub dropped: u64,

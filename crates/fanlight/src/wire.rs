@@ -15,7 +15,7 @@ use fanlight_sfu::{Sfu, SfuConfig};
 use fanlight_shard::{Acceptor, Clock, Shard, ShardHandle, Sinks, bind_udp};
 use fanlight_store::{EventSender, Store};
 use fanlight_transport::candidate::LocalCandidate;
-use fanlight_transport::{Certificate, ClockAnchor};
+use fanlight_transport::{Certificate, ClockAnchor, ufrag};
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl Process {
         let plan = MediaPlan::new(config)?;
         let shards = plan.start(anchor, &mut random, &signals, &inputs, &events)?;
         let handles: Vec<ShardHandle> = shards.iter().map(|shard| shard.handle.clone()).collect();
-        let acceptor = plan.accept(handles.first().cloned())?;
+        let acceptor = plan.accept(handles.clone())?;
 
         let limits = limits(config);
         let control = Control::new(ControlConfig {
@@ -148,8 +148,7 @@ struct MediaPlan {
 impl MediaPlan {
     fn new(config: &Config) -> Result<Self, net::NetError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        // One core is left for everything else.
-        let wanted = u16::try_from(cores.saturating_sub(1).max(1)).unwrap_or(u16::MAX);
+        let wanted = u16::try_from(cores).unwrap_or(u16::MAX).min(ufrag::SHARDS_MAX);
         let udp_ports = net::udp_ports(&config.rtc, wanted);
         if udp_ports.len() < usize::from(wanted) {
             tracing::warn!(
@@ -187,6 +186,7 @@ impl MediaPlan {
             let mut seed = [0; 32];
             random.fill(&mut seed);
             let sfu = Sfu::new(SfuConfig {
+                shard: u16::try_from(index).unwrap_or(u16::MAX),
                 seed,
                 certificate: certificate.clone(),
                 anchor: ClockAnchor::new(anchor, fanlight_base::Mono::default()),
@@ -199,17 +199,19 @@ impl MediaPlan {
         Ok(shards)
     }
 
-    fn accept(&self, shard: Option<ShardHandle>) -> Result<Option<Acceptor>, Box<dyn Error>> {
+    fn accept(&self, shards: Vec<ShardHandle>) -> Result<Option<Acceptor>, Box<dyn Error>> {
         let addresses: Vec<SocketAddr> = self.tcp().iter().map(|address| address.bound).collect();
         if addresses.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Acceptor::start(&addresses, move |_ufrag| shard.clone())?))
+        Ok(Some(Acceptor::start(&addresses, move |name| {
+            shards.get(usize::from(ufrag::shard(name)?)).cloned()
+        })?))
     }
 
-    /// ICE-TCP is served by the first shard's sessions only as long as there is one shard.
+    /// One port for all shards.
     fn tcp(&self) -> Vec<net::MediaSocket> {
-        if self.tcp_port == 0 || self.udp_ports.len() > 1 {
+        if self.tcp_port == 0 {
             return Vec::new();
         }
         net::with_port(&self.addresses, self.tcp_port)

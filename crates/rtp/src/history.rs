@@ -14,7 +14,7 @@ pub const RESENDS_MAX: u8 = 3;
 /// Longest time between two sendings of a packet, whatever the round-trip time (LiveKit: 100 ms).
 pub const RESEND_SPACING_MAX: Duration = Duration::from_millis(100);
 /// A ring whose oldest packet is younger than this when it is overwritten grows: NACKs come within a second.
-const WORTH_KEEPING: Duration = Duration::from_secs(1);
+const WORTH_KEEPING_MS: u32 = 1_000;
 /// Packets of room a history begins with.
 const INITIAL_PACKETS: usize = 32;
 
@@ -81,6 +81,17 @@ impl HistoryEntry {
     }
 }
 
+/// A place without a packet: no stream comes as far as this number.
+const FREE: HistoryEntry = HistoryEntry {
+    sequence: u64::MAX,
+    payload: SlotRef::NONE,
+    timestamp: 0,
+    rewrite: 0,
+    last_sent_ms: 0,
+    marker_and_type: 0,
+    resends: 0,
+};
+
 const fn wrapping_ms(now: Mono) -> u32 {
     (now.ns / 1_000_000) as u32
 }
@@ -102,7 +113,7 @@ pub enum Resend {
 #[derive(Debug, Clone)]
 pub struct History {
     /// Entry of sequence number `n` at `n % len`; a power of two.
-    entries: Vec<Option<HistoryEntry>>,
+    entries: Vec<HistoryEntry>,
     packets_max: usize,
     highest: Option<u64>,
 }
@@ -117,14 +128,14 @@ impl History {
     /// Remembers a packet that leaves.
     pub fn push(&mut self, now: Mono, entry: HistoryEntry) {
         if self.entries.is_empty() {
-            self.entries.resize(INITIAL_PACKETS.min(self.packets_max), None);
+            self.entries.resize(INITIAL_PACKETS.min(self.packets_max), FREE);
         }
         while self.entries.len() < self.packets_max && self.would_lose_a_young_one(now, entry.sequence) {
             self.grow();
         }
         self.highest = Some(self.highest.map_or(entry.sequence, |highest| highest.max(entry.sequence)));
         if let Some(slot) = self.slot_mut(entry.sequence) {
-            *slot = Some(entry);
+            *slot = entry;
         }
     }
 
@@ -134,7 +145,7 @@ impl History {
         let Some(highest) = self.highest else { return Resend::Unknown };
         let sequence = extend_sequence(highest, sequence);
         let spacing_ms = RESEND_SPACING_MAX.min(rtt.saturating_mul(2)).as_millis() as u32;
-        let Some(Some(entry)) = self.slot_mut(sequence) else { return Resend::Unknown };
+        let Some(entry) = self.slot_mut(sequence) else { return Resend::Unknown };
         if entry.sequence != sequence {
             return Resend::Unknown;
         }
@@ -154,12 +165,12 @@ impl History {
     pub fn get(&self, sequence: u16) -> Option<&HistoryEntry> {
         let sequence = extend_sequence(self.highest?, sequence);
         let index = self.index(sequence);
-        self.entries.get(index)?.as_ref().filter(|entry| entry.sequence == sequence)
+        self.entries.get(index).filter(|entry| entry.sequence == sequence)
     }
 
     /// Forgets all packets (the stream was switched to another source that must not be mixed up with this one).
     pub fn clear(&mut self) {
-        self.entries.fill(None);
+        self.entries.fill(FREE);
         self.highest = None;
     }
 
@@ -172,23 +183,26 @@ impl History {
         (sequence & (self.entries.len() as u64).saturating_sub(1)) as usize
     }
 
-    fn slot_mut(&mut self, sequence: u64) -> Option<&mut Option<HistoryEntry>> {
+    fn slot_mut(&mut self, sequence: u64) -> Option<&mut HistoryEntry> {
         let index = self.index(sequence);
         self.entries.get_mut(index)
     }
 
     fn would_lose_a_young_one(&self, now: Mono, sequence: u64) -> bool {
-        self.entries.get(self.index(sequence)).copied().flatten().is_some_and(|lost| {
+        self.entries.get(self.index(sequence)).is_some_and(|lost| {
             let age_ms = wrapping_ms(now).wrapping_sub(lost.last_sent_ms);
-            lost.sequence != sequence && u128::from(age_ms) < WORTH_KEEPING.as_millis()
+            let is_other = lost.sequence != sequence && lost.sequence != FREE.sequence;
+            is_other && age_ms < WORTH_KEEPING_MS
         })
     }
 
     fn grow(&mut self) {
-        let doubled = vec![None; self.entries.len() * 2];
-        for entry in std::mem::replace(&mut self.entries, doubled).into_iter().flatten() {
-            if let Some(slot) = self.slot_mut(entry.sequence) {
-                *slot = Some(entry);
+        let doubled = vec![FREE; self.entries.len() * 2];
+        for entry in std::mem::replace(&mut self.entries, doubled) {
+            if entry.sequence != FREE.sequence
+                && let Some(slot) = self.slot_mut(entry.sequence)
+            {
+                *slot = entry;
             }
         }
     }

@@ -54,8 +54,14 @@ impl Slab {
     /// Keeps a copy of a payload, in place of the oldest ones. A payload longer than the capacity or
     /// [`PAYLOAD_MAX_BYTES`] is not kept.
     pub fn insert(&mut self, payload: &[u8]) -> SlotRef {
-        let len = payload.len() as u64;
-        if len > self.capacity || payload.len() > PAYLOAD_MAX_BYTES {
+        self.insert_with(payload.len(), |target| target.copy_from_slice(payload))
+    }
+
+    /// As [`Slab::insert`], with a payload of `len` bytes that `write` puts where it belongs; it finds there what stood
+    /// there before.
+    pub fn insert_with(&mut self, payload_len: usize, write: impl FnOnce(&mut [u8])) -> SlotRef {
+        let len = payload_len as u64;
+        if len > self.capacity || payload_len > PAYLOAD_MAX_BYTES {
             return SlotRef::NONE;
         }
         let to_end = self.capacity - self.offset(self.written) as u64;
@@ -63,12 +69,12 @@ impl Slab {
             self.written += to_end;
         }
         let (position, start) = (self.written, self.offset(self.written));
-        let end = start + payload.len();
+        let end = start + payload_len;
         if self.bytes.len() < end {
             self.bytes.resize(end, 0);
         }
         if let Some(target) = self.bytes.get_mut(start..end) {
-            target.copy_from_slice(payload);
+            write(target);
         }
         self.written += len;
         SlotRef((position << LEN_BITS) | len)

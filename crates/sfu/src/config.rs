@@ -7,6 +7,8 @@ use fanlight_transport::{Certificate, ClockAnchor};
 /// Configuration of one [`Sfu`](crate::Sfu); it never changes.
 #[derive(Debug, Clone)]
 pub struct SfuConfig {
+    /// Number of this shard; our ICE ufrags carry it, so that a TCP connection finds its way.
+    pub shard: u16,
     /// Seeds everything random: credentials, SSRCs, sids. From the system in a shell, fixed in a simulator.
     pub seed: [u8; 32],
     /// Our DTLS certificate.

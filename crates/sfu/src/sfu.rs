@@ -146,6 +146,11 @@ impl Sfu {
         self.demux.by_ufrag(ufrag).is_some()
     }
 
+    /// Whether this 5-tuple belongs to a transport: a TCP connection that does not carry anybody can be closed.
+    pub fn has_tuple(&self, addresses: Addresses) -> bool {
+        self.demux.by_tuple(addresses).is_some()
+    }
+
     /// What was dropped without a room to blame.
     pub const fn counters(&self) -> SfuCounters {
         self.counters

@@ -13,6 +13,7 @@ use std::time::Instant;
 pub(crate) fn transport_ids(count: usize) -> Vec<TransportId> {
     let config = TransportConfig {
         anchor: ClockAnchor::new(Instant::now(), Mono { ns: 0 }),
+        shard: 0,
         ice_lite: false,
         offerer: false,
         role: DtlsRole::Passive,

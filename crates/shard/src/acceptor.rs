@@ -1,14 +1,14 @@
 //! Accepts ICE-TCP in one place and hands each connection to the shard that its first STUN frame names.
 
+use crate::counters::{AcceptorCounters, SharedAcceptorCounters};
 use crate::worker::{Message, ShardHandle};
 use fanlight_base::{Addresses, Protocol};
 use fanlight_transport::demux::stun_local_ufrag;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
-use socket2::SockRef;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -17,10 +17,17 @@ use std::time::{Duration, Instant};
 /// Connections that have not yet said which session they belong to. More are closed at once: a flood of idle
 /// connections must not use up the process's descriptors.
 const PENDING_MAX: usize = 1024;
+/// Of which one address (an IPv6 /64) may hold so many, so that one host cannot keep all others out. A connection waits
+/// one round trip for its first check: behind one address some hundred clients a second still come in.
+const PENDING_PER_ADDRESS_MAX: usize = 64;
 /// A client sends its first check right after connecting.
 const FIRST_FRAME_WITHIN: Duration = Duration::from_secs(5);
 /// A STUN binding request is some hundred bytes long.
 const FIRST_FRAME_BYTES: usize = 2048;
+/// Accepts of one listener in one turn.
+const ACCEPTS_PER_TURN: usize = 256;
+/// Late connections are looked for this often, and listeners that could not accept are asked again.
+const TICK: Duration = Duration::from_secs(1);
 
 const WAKE: Token = Token(usize::MAX);
 const FIRST_PENDING: usize = 1024;
@@ -28,6 +35,10 @@ const FIRST_PENDING: usize = 1024;
 /// The accepting thread.
 #[derive(Debug)]
 pub struct Acceptor {
+    /// Where it listens, in the order of the addresses asked for.
+    pub addresses: Vec<SocketAddr>,
+    /// What it counts.
+    pub counters: SharedAcceptorCounters,
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
     thread: JoinHandle<()>,
@@ -50,25 +61,38 @@ pub enum AcceptorError {
 }
 
 impl Acceptor {
-    /// Listens on every address; `shard_of` finds the shard of a session by its local ufrag.
+    /// Listens on every address; `shard_of` finds the shard of a session by its local ufrag. A connection whose ufrag
+    /// has none is closed.
     pub fn start(
         addresses: &[SocketAddr],
         shard_of: impl Fn(&str) -> Option<ShardHandle> + Send + 'static,
     ) -> Result<Self, AcceptorError> {
         let poll = Poll::new()?;
         let mut listeners = Vec::new();
-        for (index, bound) in addresses.iter().enumerate() {
-            let listen = |source| AcceptorError::Listen { address: *bound, source };
-            let mut listener = TcpListener::bind(*bound).map_err(listen)?;
+        for (index, address) in addresses.iter().enumerate() {
+            let listen = |source| AcceptorError::Listen { address: *address, source };
+            let mut listener = TcpListener::bind(*address).map_err(listen)?;
+            let bound = listener.local_addr().map_err(listen)?;
             poll.registry().register(&mut listener, Token(index), Interest::READABLE)?;
-            listeners.push((listener, *bound));
+            listeners.push((listener, bound));
         }
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let stop = Arc::new(AtomicBool::new(false));
-        let state = Accepting { poll, listeners, pending: BTreeMap::new(), next: FIRST_PENDING, shard_of };
+        let addresses = listeners.iter().map(|(_, bound)| *bound).collect();
+        let published = SharedAcceptorCounters::default();
+        let state = Accepting {
+            poll,
+            listeners,
+            pending: BTreeMap::new(),
+            by_host: BTreeMap::new(),
+            next: FIRST_PENDING,
+            shard_of,
+            counters: AcceptorCounters::default(),
+            published: published.clone(),
+        };
         let flag = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("ice-tcp".into()).spawn(move || state.run(&flag))?;
-        Ok(Self { stop, waker, thread })
+        Ok(Self { addresses, counters: published, stop, waker, thread })
     }
 
     /// Ends the thread; connections already handed over live on.
@@ -84,8 +108,12 @@ struct Accepting<F> {
     poll: Poll,
     listeners: Vec<(TcpListener, SocketAddr)>,
     pending: BTreeMap<usize, Pending>,
+    /// How many of `pending` each host has.
+    by_host: BTreeMap<IpAddr, usize>,
     next: usize,
     shard_of: F,
+    counters: AcceptorCounters,
+    published: SharedAcceptorCounters,
 }
 
 struct Pending {
@@ -97,7 +125,7 @@ struct Pending {
 
 enum Progress {
     Wait,
-    Ready(ShardHandle),
+    Ready(ShardHandle, String),
     Close,
 }
 
@@ -105,28 +133,39 @@ impl<F: Fn(&str) -> Option<ShardHandle>> Accepting<F> {
     fn run(mut self, stop: &AtomicBool) {
         let mut events = Events::with_capacity(256);
         while !stop.load(Ordering::Relaxed) {
-            if let Err(error) = self.poll.poll(&mut events, Some(Duration::from_secs(1)))
+            if let Err(error) = self.poll.poll(&mut events, Some(TICK))
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 tracing::error!(%error, "ICE-TCP is no longer accepted");
                 return;
             }
             for token in events.iter().map(|event| event.token().0) {
-                if token < self.listeners.len() {
-                    self.accept(token);
-                } else {
-                    self.advance(token);
-                }
+                self.advance(token);
             }
-            self.pending.retain(|_, pending| pending.since.elapsed() < FIRST_FRAME_WITHIN);
+            // All of them every time: the poll does not repeat itself about a listener that had more than one turn
+            // takes, or no descriptor left.
+            for index in 0..self.listeners.len() {
+                self.accept(index);
+            }
+            self.close_late();
+            self.published.publish(&self.counters);
         }
     }
 
     fn accept(&mut self, index: usize) {
-        while let Some((listener, local)) = self.listeners.get(index) {
-            let Ok((mut stream, remote)) = listener.accept() else { return };
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some((listener, local)) = self.listeners.get(index) else { return };
+            let (mut stream, remote) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(_) => return,
+            };
             let addresses = Addresses { local: *local, remote, protocol: Protocol::Tcp };
-            if self.pending.len() >= PENDING_MAX {
+            self.counters.accepted += 1;
+            let host = host(remote.ip());
+            let held = self.by_host.get(&host).copied().unwrap_or_default();
+            if self.pending.len() >= PENDING_MAX || held >= PENDING_PER_ADDRESS_MAX {
+                self.counters.refused_full += 1;
                 continue;
             }
             // Media does not wait for a full segment.
@@ -134,6 +173,7 @@ impl<F: Fn(&str) -> Option<ShardHandle>> Accepting<F> {
             let token = self.next;
             self.next += 1;
             if self.poll.registry().register(&mut stream, Token(token), Interest::READABLE).is_ok() {
+                self.by_host.insert(host, held + 1);
                 let pending = Pending { stream, addresses, since: Instant::now(), first: Vec::new() };
                 self.pending.insert(token, pending);
                 self.advance(token);
@@ -146,16 +186,50 @@ impl<F: Fn(&str) -> Option<ShardHandle>> Accepting<F> {
         let shard = match pending.read(&self.shard_of) {
             Progress::Wait => return,
             Progress::Close => None,
-            Progress::Ready(shard) => Some(shard),
+            Progress::Ready(shard, ufrag) => Some((shard, ufrag)),
         };
-        let Some(mut pending) = self.pending.remove(&token) else { return };
+        let Some(pending) = self.remove(token) else { return };
+        let Some((shard, ufrag)) = shard else {
+            self.counters.refused_frame += 1;
+            return;
+        };
+        let Pending { stream, addresses, first, .. } = pending;
+        // A shard that has ended has no sessions.
+        if shard.send(Message::Connection { stream: stream.into(), addresses, ufrag, first }).is_ok() {
+            self.counters.handed_over += 1;
+        }
+    }
+
+    fn close_late(&mut self) {
+        let late = |pending: &Pending| pending.since.elapsed() >= FIRST_FRAME_WITHIN;
+        // Tokens grow with time: the oldest come first.
+        while let Some((token, _)) = self.pending.first_key_value().filter(|(_, pending)| late(pending)) {
+            let token = *token;
+            self.counters.timed_out += 1;
+            self.remove(token);
+        }
+    }
+
+    fn remove(&mut self, token: usize) -> Option<Pending> {
+        let mut pending = self.pending.remove(&token)?;
+        let host = host(pending.addresses.remote.ip());
+        if let Some(held) = self.by_host.get_mut(&host) {
+            *held = held.saturating_sub(1);
+            if *held == 0 {
+                self.by_host.remove(&host);
+            }
+        }
+        // The stream closes or goes on elsewhere; a failed deregistration changes nothing.
         let _ = self.poll.registry().deregister(&mut pending.stream);
-        let Some(shard) = shard else { return };
-        // A duplicate of the descriptor leaves mio's bookkeeping behind; the original closes here.
-        let Ok(stream) = SockRef::from(&pending.stream).try_clone() else { return };
-        let message =
-            Message::Connection { stream: stream.into(), addresses: pending.addresses, first: pending.first };
-        let _ = shard.send(message);
+        Some(pending)
+    }
+}
+
+/// Whom an address counts for: one host has a whole IPv6 /64.
+fn host(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
     }
 }
 
@@ -176,8 +250,9 @@ impl Pending {
                 return Progress::Close;
             }
             let Some(frame) = rest.get(..length) else { continue };
-            return match stun_local_ufrag(frame).and_then(shard_of) {
-                Some(shard) => Progress::Ready(shard),
+            let Some(ufrag) = stun_local_ufrag(frame) else { return Progress::Close };
+            return match shard_of(ufrag) {
+                Some(shard) => Progress::Ready(shard, ufrag.to_owned()),
                 None => Progress::Close,
             };
         }

@@ -1,28 +1,28 @@
-//! What a shard counts; every number only grows.
+//! What shards and the acceptor count; every number only grows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// A snapshot of a shard's counters.
+    ($snapshot:ident, $cells:ident, $shared:ident, $of:literal; $($(#[$doc:meta])* $name:ident,)+) => {
+        #[doc = concat!("A snapshot of ", $of, " counters.")]
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-        pub struct ShardCounters { $($(#[$doc])* pub $name: u64,)+ }
+        pub struct $snapshot { $($(#[$doc])* pub $name: u64,)+ }
 
         #[derive(Debug, Default)]
-        struct Cells { $($name: AtomicU64,)+ }
+        struct $cells { $($name: AtomicU64,)+ }
 
-        /// Written by the shard once a turn, read by anybody.
+        #[doc = concat!("Written by ", $of, " thread once a turn, read by anybody.")]
         #[derive(Debug, Clone, Default)]
-        pub struct Counters(Arc<Cells>);
+        pub struct $shared(Arc<$cells>);
 
-        impl Counters {
+        impl $shared {
             /// The counters as last published.
-            pub fn snapshot(&self) -> ShardCounters {
-                ShardCounters { $($name: self.0.$name.load(Ordering::Relaxed),)+ }
+            pub fn snapshot(&self) -> $snapshot {
+                $snapshot { $($name: self.0.$name.load(Ordering::Relaxed),)+ }
             }
 
-            pub(crate) fn publish(&self, counters: &ShardCounters) {
+            pub(crate) fn publish(&self, counters: &$snapshot) {
                 $(self.0.$name.store(counters.$name, Ordering::Relaxed);)+
             }
         }
@@ -30,6 +30,21 @@ macro_rules! counters {
 }
 
 counters! {
+    AcceptorCounters, AcceptorCells, SharedAcceptorCounters, "the acceptor's";
+    /// Connections accepted.
+    accepted,
+    /// Connections handed to a shard.
+    handed_over,
+    /// Connections closed at once: too many wait, in all or from one address.
+    refused_full,
+    /// Connections closed because they did not begin with a check for one of our shards.
+    refused_frame,
+    /// Connections closed because their first check did not come in time.
+    timed_out,
+}
+
+counters! {
+    ShardCounters, ShardCells, Counters, "a shard's";
     /// Loop turns.
     turns,
     /// UDP packets received.
@@ -46,16 +61,24 @@ counters! {
     udp_sends,
     /// Packets not sent because the socket buffer was full.
     udp_blocked,
+    /// Packets the kernel would not send: no route, a firewall, or an error it had learnt about that address.
+    udp_failed,
     /// Packets the kernel dropped because our receive buffer was full.
     udp_kernel_drops,
     /// Packets for an address none of our sockets has.
     unroutable,
     /// Frames received over ICE-TCP.
     tcp_frames_in,
+    /// Bytes of these frames.
+    tcp_bytes_in,
     /// Frames sent over ICE-TCP.
     tcp_frames_out,
+    /// Bytes of these frames.
+    tcp_bytes_out,
     /// Frames not sent because a TCP connection was too slow.
     tcp_dropped,
+    /// ICE-TCP connections closed: too many, or for no session here.
+    tcp_refused,
     /// Events refused by the store's queue.
     events_refused,
     /// Signals whose connection was gone or too slow.

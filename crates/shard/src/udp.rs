@@ -75,6 +75,7 @@ pub(crate) struct Sent {
     pub(crate) calls: u64,
     pub(crate) packets: u64,
     pub(crate) blocked: u64,
+    pub(crate) failed: u64,
 }
 
 impl Udp {
@@ -124,24 +125,45 @@ impl Udp {
     /// Sends a run, in one call where the kernel segments, else in as many as it takes.
     pub(crate) fn send(&self, run: &Run) -> Sent {
         let mut sent = Sent::default();
+        let segment_bytes = run.segment_bytes().max(1);
         let per_call = self.state.max_gso_segments().max(1);
-        let chunk_bytes = run.segment_bytes().saturating_mul(per_call).max(1);
-        for contents in run.bytes().chunks(chunk_bytes) {
-            let packets = contents.len().div_ceil(run.segment_bytes().max(1)) as u64;
-            let transmit = Transmit {
-                destination: run.addresses.remote,
-                ecn: None,
-                contents,
-                segment_size: Some(run.segment_bytes()),
-                src_ip: None,
-            };
-            sent.calls += 1;
-            match self.state.send(UdpSockRef::from(&self.socket), &transmit) {
-                Ok(()) => sent.packets += packets,
-                Err(_) => sent.blocked += packets,
+        for contents in run.bytes().chunks(segment_bytes.saturating_mul(per_call)) {
+            let packets = contents.len().div_ceil(segment_bytes);
+            match self.send_once(run, contents, &mut sent) {
+                // The kernel, or the network card, does not segment after all; quinn-udp has noticed.
+                Err(_) if packets > 1 && self.state.max_gso_segments() <= 1 => {
+                    for packet in contents.chunks(segment_bytes) {
+                        let result = self.send_once(run, packet, &mut sent);
+                        sent.count(1, result);
+                    }
+                }
+                result => sent.count(packets as u64, result),
             }
         }
         sent
+    }
+
+    fn send_once(&self, run: &Run, contents: &[u8], sent: &mut Sent) -> io::Result<()> {
+        sent.calls += 1;
+        let transmit = Transmit {
+            destination: run.addresses.remote,
+            ecn: None,
+            contents,
+            segment_size: Some(run.segment_bytes()),
+            src_ip: None,
+        };
+        self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
+    }
+}
+
+impl Sent {
+    fn count(&mut self, packets: u64, result: io::Result<()>) {
+        match result {
+            Ok(()) => self.packets += packets,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked += packets,
+            // Unreachable, refused by a firewall, or an ICMP error of an earlier packet.
+            Err(_) => self.failed += packets,
+        }
     }
 }
 
@@ -192,7 +214,7 @@ mod tests {
             batch.push(addresses, &mut hint, len).fill(byte);
         }
         let sent = a.send(&batch.runs()[0]);
-        assert_eq!((sent.packets, sent.blocked), (3, 0));
+        assert_eq!((sent.packets, sent.blocked, sent.failed), (3, 0, 0));
         let mut got = Vec::new();
         while got.len() < 3 {
             let _ = b.receive(|from, datagram| got.push((from.remote, datagram.to_vec())));

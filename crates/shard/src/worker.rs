@@ -12,7 +12,7 @@ use fanlight_sfu::model::DisconnectReason;
 use fanlight_sfu::output::{Output, Signal};
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustc_hash::FxHashMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SendError, SyncSender, TryRecvError, sync_channel};
@@ -28,6 +28,11 @@ const COMMANDS_PER_TURN: usize = 64;
 const RECEIVES_PER_TURN: usize = 16;
 /// ICE-TCP connections of one shard.
 const CONNECTIONS_MAX: usize = 16_384;
+/// A connection whose 5-tuple belongs to no transport after so long is closed: no check of it was authenticated, or its
+/// session is over.
+const UNKNOWN_CONNECTION_FOR: Duration = Duration::from_secs(5);
+/// How often connections are looked at for that.
+const CONNECTIONS_EVERY: Duration = Duration::from_secs(1);
 /// How often the kernel's drop counter is read: a file read that walks all UDP sockets of the machine.
 const KERNEL_DROPS_EVERY: Duration = Duration::from_secs(5);
 
@@ -48,6 +53,8 @@ pub enum Message {
         stream: std::net::TcpStream,
         /// Our end and the client's.
         addresses: Addresses,
+        /// Local ufrag that its first check names.
+        ufrag: String,
         /// Bytes already read.
         first: Vec<u8>,
     },
@@ -152,7 +159,7 @@ impl Shard {
             clock,
             poll,
             sockets,
-            connections: FxHashMap::default(),
+            connections: BTreeMap::new(),
             by_addresses: FxHashMap::default(),
             next_connection: FIRST_CONNECTION,
             messages,
@@ -164,6 +171,8 @@ impl Shard {
             published: counters.clone(),
             kernel_drops_base: None,
             kernel_drops_due: Mono::default(),
+            connections_due: Mono::default(),
+            more: Vec::new(),
         };
         let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
         Ok(Self { handle: ShardHandle { messages: sender, waker }, counters, thread })
@@ -182,7 +191,7 @@ struct Worker {
     clock: Clock,
     poll: Poll,
     sockets: Vec<Udp>,
-    connections: FxHashMap<usize, Connection>,
+    connections: BTreeMap<usize, Connection>,
     by_addresses: FxHashMap<Addresses, usize>,
     next_connection: usize,
     messages: Receiver<Message>,
@@ -196,15 +205,17 @@ struct Worker {
     published: Counters,
     kernel_drops_base: Option<u64>,
     kernel_drops_due: Mono,
+    connections_due: Mono,
+    /// Sockets and connections of which one turn did not take everything.
+    more: Vec<usize>,
 }
 
 impl Worker {
     fn run(mut self) {
         let mut events = Events::with_capacity(256);
         let mut deadline = Mono::default();
-        let mut more = Vec::new();
         loop {
-            let hurry = std::mem::take(&mut self.hurry) || !more.is_empty();
+            let hurry = std::mem::take(&mut self.hurry) || !self.more.is_empty();
             let wait = if !self.undelivered.is_empty() {
                 RETRY_AFTER.min(deadline.since(self.clock.now().mono()))
             } else if !hurry {
@@ -222,13 +233,16 @@ impl Worker {
             let now = self.clock.now();
             self.counters.turns += 1;
             let stop = self.take_messages(now);
-            let ready: Vec<usize> = std::mem::take(&mut more)
-                .into_iter()
-                .chain(events.iter().map(|event| event.token().0))
-                .collect();
+            let mut ready = std::mem::take(&mut self.more);
+            let waiting = ready.len();
+            for token in events.iter().map(|event| event.token().0) {
+                if !ready.iter().take(waiting).any(|other| *other == token) {
+                    ready.push(token);
+                }
+            }
             for token in ready {
-                if self.receive(now, token) && !more.contains(&token) {
-                    more.push(token);
+                if self.receive(now, token) {
+                    self.more.push(token);
                 }
             }
             let started = Instant::now();
@@ -254,8 +268,12 @@ impl Worker {
                     self.sfu.handle_command(now, command);
                     self.counters.core_ns += nanos(started);
                 }
-                Ok(Message::Connection { stream, addresses, first }) => {
-                    self.connect(now, stream, addresses, first)
+                Ok(Message::Connection { stream, addresses, ufrag, first }) => {
+                    if self.connections.len() >= CONNECTIONS_MAX || !self.sfu.has_ufrag(&ufrag) {
+                        self.counters.tcp_refused += 1;
+                    } else {
+                        self.connect(now, stream, addresses, &first);
+                    }
                 }
                 Ok(Message::Stop) | Err(TryRecvError::Disconnected) => return true,
                 Err(TryRecvError::Empty) => return false,
@@ -265,31 +283,26 @@ impl Worker {
         false
     }
 
-    fn connect(&mut self, now: Now, stream: std::net::TcpStream, addresses: Addresses, first: Vec<u8>) {
-        if self.connections.len() >= CONNECTIONS_MAX {
-            self.counters.tcp_dropped += 1;
-            return;
-        }
+    fn connect(&mut self, now: Now, stream: std::net::TcpStream, addresses: Addresses, first: &[u8]) {
         let mut stream = mio::net::TcpStream::from_std(stream);
         let token = self.next_connection;
         self.next_connection += 1;
         let interest = Interest::READABLE | Interest::WRITABLE;
         if self.poll.registry().register(&mut stream, Token(token), interest).is_err() {
-            self.counters.tcp_dropped += 1;
+            self.counters.tcp_refused += 1;
             return;
         }
         self.by_addresses.insert(addresses, token);
-        self.connections.insert(token, Connection::new(addresses, stream, first));
-        self.receive_tcp(now, token);
+        self.connections.insert(token, Connection::new(addresses, stream, now.mono(), first));
+        if self.receive_tcp(now, token) {
+            self.more.push(token);
+        }
     }
 
     /// Reads from what is ready; `true` when there is more than one turn may take.
     fn receive(&mut self, now: Now, token: usize) -> bool {
         if token >= FIRST_CONNECTION {
-            if token != WAKE.0 {
-                self.receive_tcp(now, token);
-            }
-            return false;
+            return token != WAKE.0 && self.receive_tcp(now, token);
         }
         let Some(socket) = self.sockets.get_mut(token) else { return false };
         let started = Instant::now();
@@ -321,15 +334,23 @@ impl Worker {
         !drained
     }
 
-    fn receive_tcp(&mut self, now: Now, token: usize) {
-        let Some(connection) = self.connections.get_mut(&token) else { return };
+    /// As [`Worker::receive`], of a connection.
+    fn receive_tcp(&mut self, now: Now, token: usize) -> bool {
+        let Some(connection) = self.connections.get_mut(&token) else { return false };
         let (sfu, batch) = (&mut self.sfu, &mut self.batch);
         let result = connection
             .receive(|addresses, frame| sfu.handle_datagram(now, addresses, frame, batch))
-            .and_then(|frames| connection.flush().map(|()| frames));
+            .and_then(|arrived| connection.flush().map(|()| arrived));
         match result {
-            Ok(frames) => self.counters.tcp_frames_in += frames,
-            Err(_) => self.disconnect(token),
+            Ok(arrived) => {
+                self.counters.tcp_frames_in += arrived.frames;
+                self.counters.tcp_bytes_in += arrived.bytes;
+                arrived.more
+            }
+            Err(_) => {
+                self.disconnect(token);
+                false
+            }
         }
     }
 
@@ -396,6 +417,7 @@ impl Worker {
                     self.counters.udp_sends += sent.calls;
                     self.counters.udp_packets_out += sent.packets;
                     self.counters.udp_blocked += sent.blocked;
+                    self.counters.udp_failed += sent.failed;
                     self.counters.udp_bytes_out += run.bytes().len() as u64;
                 }
                 Protocol::Tcp => {
@@ -407,6 +429,7 @@ impl Worker {
                     for packet in run.packets() {
                         if connection.send(packet) {
                             self.counters.tcp_frames_out += 1;
+                            self.counters.tcp_bytes_out += packet.len() as u64;
                         } else {
                             self.counters.tcp_dropped += 1;
                         }
@@ -433,7 +456,25 @@ impl Worker {
                 self.counters.udp_kernel_drops = drops.saturating_sub(base);
             }
         }
+        if now.mono() >= self.connections_due {
+            self.connections_due = now.mono() + CONNECTIONS_EVERY;
+            self.close_unknown_connections(now);
+        }
         self.published.publish(&self.counters);
+    }
+
+    fn close_unknown_connections(&mut self, now: Now) {
+        let old = |connection: &Connection| now.mono().since(connection.since) > UNKNOWN_CONNECTION_FOR;
+        let unknown: Vec<usize> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| old(connection) && !self.sfu.has_tuple(connection.addresses))
+            .map(|(token, _)| *token)
+            .collect();
+        for token in unknown {
+            self.counters.tcp_refused += 1;
+            self.disconnect(token);
+        }
     }
 }
 

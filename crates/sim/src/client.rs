@@ -1,15 +1,20 @@
-//! A participant whose media stack is `str0m`: two peer connections (signalling v0), one audio and one video track.
+//! A participant whose media stack is `str0m`: two peer connections (signalling v0), one audio and one video track, and
+//! the reliable data channel.
 
 use crate::media::Tag;
+use crate::message::Message;
+use crate::offer::offered_tracks;
+use crate::outcome::{Seen, Sent};
 use fanlight_base::PeerKey;
 use fanlight_sfu::input::{AddTrack, Request, Target};
-use fanlight_sfu::model::{Kind, Source};
+use fanlight_sfu::model::{DisconnectReason, Kind, Source};
 use fanlight_sfu::output::Signal;
 use fanlight_transport::sdp::SessionDescription;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::channel::ChannelId;
 use str0m::media::{Direction, MediaKind, Mid, Pt};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::RtpWrite;
@@ -21,33 +26,20 @@ const AUDIO_EVERY: Duration = Duration::from_millis(20);
 const VIDEO_EVERY: Duration = Duration::from_millis(33);
 /// Packets of a picture.
 const PICTURE_PACKETS: u32 = 3;
-const VIDEO_BYTES: usize = 900;
-const AUDIO_BYTES: usize = 80;
-
-/// What a client received on one SSRC.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Heard {
-    /// Tags in the order of arrival, with extended sequence numbers.
-    pub packets: Vec<(u64, Tag)>,
-    /// Packets whose payload no client sent.
-    pub strange: u64,
-}
+/// First sequence number of a track: roll-over comes within a run.
+const FIRST_SEQUENCE: u64 = 65_400;
+/// A new data message so often.
+const MESSAGE_EVERY: Duration = Duration::from_millis(50);
+/// Data messages begin so long after everybody in the room can receive them.
+const MESSAGES_AFTER: Duration = Duration::from_millis(100);
+/// Label of the channel whose messages arrive all, and in order.
+const RELIABLE: &str = "_reliable";
 
 /// One participant.
-pub struct Client {
-    /// Number in the world.
-    pub number: u32,
-    /// Number of its room.
-    pub room: u32,
+pub(crate) struct Client {
     /// Its session.
-    pub peer: PeerKey,
-    /// Received media, by SSRC.
-    pub heard: BTreeMap<u32, Heard>,
-    /// Packets written so far: audio, video.
-    pub sent: [u32; 2],
-    /// Bytes of data messages received.
-    pub data: Vec<Vec<u8>>,
-    pub(crate) address: [SocketAddr; 2],
+    pub(crate) peer: PeerKey,
+    pub(crate) seen: Seen,
     publisher: Rtc,
     subscriber: Rtc,
     pending: Option<SdpPendingOffer>,
@@ -58,6 +50,12 @@ pub struct Client {
     connected: bool,
     key_frame: bool,
     sending: bool,
+    /// The channel it writes to, open.
+    channel: Option<ChannelId>,
+    /// The server's channel to it is open.
+    receives_messages: bool,
+    messages_left: u32,
+    next_message: Option<Instant>,
 }
 
 /// What a client does in answer.
@@ -83,14 +81,21 @@ impl Client {
             }
             rtc
         };
-        Self {
+        let seen = Seen {
             number,
             room,
-            peer,
-            heard: BTreeMap::new(),
-            sent: [0; 2],
-            data: Vec::new(),
+            sid: Default::default(),
             address,
+            sent: [Sent::default(), Sent::default()],
+            heard: BTreeMap::new(),
+            offered: BTreeMap::new(),
+            messages_sent: 0,
+            messages: Vec::new(),
+            strange_messages: 0,
+        };
+        Self {
+            peer,
+            seen,
             publisher: rtc(address[0]),
             subscriber: rtc(address[1]),
             pending: None,
@@ -101,7 +106,27 @@ impl Client {
             connected: false,
             key_frame: true,
             sending: true,
+            channel: None,
+            receives_messages: false,
+            messages_left: 0,
+            next_message: None,
         }
+    }
+
+    /// Whether data messages can come and go.
+    pub(crate) fn can_message(&self) -> bool {
+        self.channel.is_some() && self.receives_messages
+    }
+
+    /// Sends so many data messages from now on.
+    pub(crate) fn begin_messages(&mut self, now: Instant, count: u32) {
+        self.messages_left = count;
+        self.next_message = Some(now + MESSAGES_AFTER);
+    }
+
+    /// Says good-bye.
+    pub(crate) fn leave() -> Doing {
+        Doing::Request(Request::Leave { reason: DisconnectReason::ClientInitiated })
     }
 
     /// Stops writing media; what is under way still arrives.
@@ -112,7 +137,15 @@ impl Client {
     /// A message of the server.
     pub(crate) fn signal(&mut self, signal: Signal) -> Vec<Doing> {
         match signal {
-            Signal::Joined(_) => self.publish(),
+            Signal::Joined(joined) => {
+                self.seen.sid = joined.participant.sid;
+                self.publish()
+            }
+            Signal::TrackPublished { cid, track } => {
+                let own = self.cids().iter().position(|own| *own == cid).expect("the server names our track");
+                self.seen.sent[own].track = track.sid;
+                Vec::new()
+            }
             Signal::Answer { sdp, .. } => {
                 if let (Some(pending), Ok(answer)) = (self.pending.take(), SdpAnswer::from_sdp_string(&sdp)) {
                     self.publisher
@@ -123,6 +156,7 @@ impl Client {
                 Vec::new()
             }
             Signal::Offer { id, sdp, .. } => {
+                self.seen.offered.extend(offered_tracks(&sdp));
                 let offer = SdpOffer::from_sdp_string(&sdp).expect("the offer parses");
                 let answer = self.subscriber.sdp_api().accept_offer(offer).expect("the offer is acceptable");
                 vec![Doing::Request(Request::Answer { id, sdp: Box::new(parsed(&answer.to_sdp_string())) })]
@@ -139,9 +173,14 @@ impl Client {
         }
     }
 
+    fn cids(&self) -> [String; 2] {
+        [format!("audio-{}", self.seen.number), format!("video-{}", self.seen.number)]
+    }
+
     fn publish(&mut self) -> Vec<Doing> {
+        let cids = self.cids();
         let mut changes = self.publisher.sdp_api();
-        let cids = [format!("audio-{}", self.number), format!("video-{}", self.number)];
+        changes.add_channel(RELIABLE.to_owned());
         for (index, kind) in [MediaKind::Audio, MediaKind::Video].into_iter().enumerate() {
             let track = Some(cids[index].clone());
             self.mids[index] =
@@ -159,7 +198,7 @@ impl Client {
 
     /// A datagram for one of its addresses.
     pub(crate) fn receive(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
-        let rtc = if to == self.address[0] { &mut self.publisher } else { &mut self.subscriber };
+        let rtc = if to == self.seen.address[0] { &mut self.publisher } else { &mut self.subscriber };
         if let Ok(receive) = Receive::new(Protocol::Udp, from, to, bytes) {
             rtc.handle_input(Input::Receive(now, receive)).expect("str0m takes it");
         }
@@ -168,7 +207,13 @@ impl Client {
     /// Lets time pass and empties both connections; the next deadline comes back.
     pub(crate) fn advance(&mut self, now: Instant, doings: &mut Vec<Doing>) -> Instant {
         self.write_due(now);
+        self.write_messages(now);
         let mut deadline = self.next_media();
+        if self.messages_left > 0
+            && let Some(at) = self.next_message
+        {
+            deadline = deadline.min(at);
+        }
         for which in 0..2 {
             let rtc = if which == 0 { &mut self.publisher } else { &mut self.subscriber };
             rtc.handle_input(Input::Timeout(now)).expect("time may pass");
@@ -202,13 +247,23 @@ impl Client {
                 if packet.payload.is_empty() {
                     return;
                 }
-                let heard = self.heard.entry(ssrc).or_default();
-                match Tag::read(false, &packet.payload).or_else(|| Tag::read(true, &packet.payload)) {
+                let heard = self.seen.heard.entry(ssrc).or_default();
+                match Tag::read(&packet.payload) {
                     Some(tag) => heard.packets.push((sequence, tag)),
                     None => heard.strange += 1,
                 }
             }
-            Event::ChannelData(data) => self.data.push(data.data),
+            Event::ChannelOpen(id, label) if label == RELIABLE => {
+                if which == 0 {
+                    self.channel = Some(id);
+                } else {
+                    self.receives_messages = true;
+                }
+            }
+            Event::ChannelData(data) => match Message::decode(&data.data) {
+                Some(message) => self.seen.messages.push(message),
+                None => self.seen.strange_messages += 1,
+            },
             _ => {}
         }
     }
@@ -217,12 +272,27 @@ impl Client {
         self.next_audio.min(self.next_video)
     }
 
+    fn write_messages(&mut self, now: Instant) {
+        let (Some(id), Some(at)) = (self.channel, self.next_message) else { return };
+        if self.messages_left == 0 || at > now {
+            return;
+        }
+        self.next_message = Some(now + MESSAGE_EVERY);
+        let message =
+            Message { room: self.seen.room, sender: self.seen.number, number: self.seen.messages_sent };
+        let mut channel = self.publisher.channel(id).expect("it is open");
+        if channel.write(true, &message.encode()).expect("the association works") {
+            self.seen.messages_sent += 1;
+            self.messages_left -= 1;
+        }
+    }
+
     fn write_due(&mut self, now: Instant) {
         while self.next_audio <= now {
             let at = self.next_audio;
             self.next_audio += AUDIO_EVERY;
             if self.connected && self.sending {
-                self.write(0, at, 960, true, |tag, _| tag.opus(AUDIO_BYTES));
+                self.write(0, at, 960, true, Tag::opus);
             }
         }
         while self.next_video <= now {
@@ -235,7 +305,7 @@ impl Client {
             self.picture = self.picture.wrapping_add(1);
             for index in 0..PICTURE_PACKETS {
                 let last = index + 1 == PICTURE_PACKETS;
-                self.write(1, at, 2970, last, |tag, _| tag.vp8(VIDEO_BYTES, index == 0, key_frame, picture));
+                self.write(1, at, 2970, last, |tag| tag.vp8(index == 0, key_frame, picture));
             }
         }
     }
@@ -246,20 +316,24 @@ impl Client {
         at: Instant,
         step: u32,
         marker: bool,
-        payload: impl Fn(Tag, u32) -> Vec<u8>,
+        payload: impl Fn(Tag) -> Vec<u8>,
     ) {
         let Some(mid) = self.mids[kind] else { return };
         let Some(pt) = self.payload_type(mid) else { return };
-        let number = self.sent[kind];
-        let tag = Tag { room: self.room, publisher: self.number, kind: kind as u32, number };
+        let sent = &mut self.seen.sent[kind];
+        let number = sent.packets;
+        let tag = Tag { room: self.seen.room, publisher: self.seen.number, kind: kind as u32, number };
         let unit = if kind == 0 { number } else { number / PICTURE_PACKETS };
-        let payload = payload(tag, number);
+        let payload = payload(tag);
         let mut direct = self.publisher.direct_api();
         let Some(stream) = direct.stream_tx_by_mid(mid, None) else { return };
-        let sequence = u64::from(number) + 1000;
+        sent.ssrc = *stream.ssrc();
+        sent.repair_ssrc = stream.rtx().map(|ssrc| *ssrc);
+        sent.packets += 1;
+        sent.bytes += payload.len() as u64;
+        let sequence = FIRST_SEQUENCE + u64::from(number);
         let packet = RtpWrite::new(pt, sequence.into(), unit.wrapping_mul(step), at, payload);
         stream.write_rtp(packet.marker(marker).nackable(kind == 1));
-        self.sent[kind] += 1;
     }
 
     fn payload_type(&self, mid: Mid) -> Option<Pt> {

@@ -15,6 +15,8 @@ pub struct Scenario {
     pub run_ms: u64,
     /// Virtual time afterwards in which losses are made good, in milliseconds.
     pub settle_ms: u64,
+    /// Data messages each client sends to all others.
+    pub messages: u32,
 }
 
 impl Scenario {
@@ -25,5 +27,31 @@ impl Scenario {
         link: Link { delay_ns: 50_000_000, jitter_ns: 2_000_000, loss_ppm: 50_000, capacity_bps: None },
         run_ms: 6_000,
         settle_ms: 2_000,
+        messages: 6,
+    };
+
+    /// Links that nothing gets lost on and that keep the order.
+    pub const CALM: Self = Self {
+        rooms: 2,
+        participants: 3,
+        link: Link { delay_ns: 20_000_000, jitter_ns: 0, loss_ppm: 0, capacity_bps: None },
+        run_ms: 4_000,
+        settle_ms: 1_000,
+        messages: 6,
+    };
+
+    /// Links just wide enough for what everybody sends, on which packets overtake each other by more than a picture.
+    pub const NARROW: Self = Self {
+        rooms: 2,
+        participants: 4,
+        link: Link {
+            delay_ns: 30_000_000,
+            jitter_ns: 40_000_000,
+            loss_ppm: 10_000,
+            capacity_bps: Some(3_500_000),
+        },
+        run_ms: 6_000,
+        settle_ms: 2_000,
+        messages: 6,
     };
 }

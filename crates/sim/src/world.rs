@@ -2,11 +2,13 @@
 
 use crate::client::{Client, Doing};
 use crate::network::Network;
+use crate::outcome::Outcome;
 use crate::scenario::Scenario;
 use crate::trace::{Trace, TraceEntry};
-use fanlight_base::{Addresses, NodeId, Now, PeerKey, Protocol, Random, SendBatch};
+use crate::wire::Wire;
+use fanlight_base::{Addresses, NodeId, Now, ParticipantSid, PeerKey, Protocol, Random, SendBatch};
 use fanlight_control::{Control, ControlConfig, JoinRequest, Limits, RoomDefaults, RoomOptions};
-use fanlight_events::{Event, Fact};
+use fanlight_events::{Event, SampleBody, TrackSample};
 use fanlight_sfu::input::{Command, Join, Layout, Request};
 use fanlight_sfu::model::{ParticipantKind, Permission};
 use fanlight_sfu::output::{Output, Signal};
@@ -21,19 +23,24 @@ use std::time::{Duration, Instant};
 const START_UNIX_NS: u64 = 1_800_000_000_000_000_000;
 /// Signalling takes so long each way.
 const SIGNAL_NS: u64 = 10_000_000;
+/// Data messages that are not all there after so much virtual time are lost: the first retransmission timeout of SCTP is
+/// a second, and each one doubles it (RFC 9260 §6.3).
+const MESSAGES_MS_MAX: u64 = 60_000;
+/// Time for good-byes.
+const LEAVE_MS: u64 = 1_000;
 /// A run that makes so many steps without time passing is stuck.
 const STEPS_WITHOUT_TIME_MAX: u32 = 100_000;
 
 /// The whole thing.
 pub struct World {
-    /// Everybody.
-    pub clients: Vec<Client>,
-    /// What happened.
-    pub trace: Trace,
-    /// Facts in order.
-    pub facts: Vec<Fact>,
-    /// Events of both lanes.
-    pub events: Vec<Event>,
+    clients: Vec<Client>,
+    trace: Trace,
+    /// Last counters, each with the participant it gives them to.
+    counted: Vec<(ParticipantSid, TrackSample)>,
+    wire: Wire,
+    /// Rooms whose clients send data messages.
+    messaging: Vec<bool>,
+    messages: u32,
     network: Network,
     sfu: Sfu,
     control: Control,
@@ -66,6 +73,7 @@ impl World {
         let mut seed = [0; 32];
         random.fill(&mut seed);
         let sfu = Sfu::new(SfuConfig {
+            shard: 0,
             seed,
             certificate,
             anchor: ClockAnchor::new(anchor, fanlight_base::Mono::default()),
@@ -82,8 +90,10 @@ impl World {
         let mut world = Self {
             clients: Vec::new(),
             trace: Trace::default(),
-            facts: Vec::new(),
-            events: Vec::new(),
+            counted: Vec::new(),
+            wire: Wire::new(server),
+            messaging: vec![false; scenario.rooms as usize],
+            messages: scenario.messages,
             network: Network::new(random.fork(), scenario.link),
             sfu,
             control,
@@ -105,13 +115,52 @@ impl World {
         world
     }
 
-    /// Runs the scenario to its end: media, then time for losses to be made good.
-    pub fn run(&mut self, scenario: &Scenario) {
-        self.run_until(scenario.run_ms * 1_000_000);
+    /// Runs the scenario to its end: media, then time for losses to be made good, then everybody leaves.
+    pub fn run(mut self, scenario: &Scenario) -> (Outcome, Trace) {
+        self.run_ms(scenario.run_ms);
         for client in &mut self.clients {
             client.stop_sending();
         }
-        self.run_until((scenario.run_ms + scenario.settle_ms) * 1_000_000);
+        self.run_ms(scenario.settle_ms);
+        while !self.messages_are_there() && self.mono_ns < MESSAGES_MS_MAX * 1_000_000 {
+            self.run_ms(100);
+        }
+        for index in 0..self.clients.len() {
+            self.perform(index, vec![Client::leave()]);
+        }
+        self.run_ms(LEAVE_MS);
+        let outcome = Outcome {
+            clients: self.clients.into_iter().map(|client| client.seen).collect(),
+            wire: self.wire,
+            counted: self.counted,
+            server: self.server,
+            messages: self.messages,
+        };
+        (outcome, self.trace)
+    }
+
+    fn run_ms(&mut self, ms: u64) {
+        self.run_until(self.mono_ns + ms * 1_000_000);
+    }
+
+    fn messages_are_there(&self) -> bool {
+        self.clients.iter().all(|client| {
+            let others = self.clients.iter().filter(|other| other.seen.room == client.seen.room).count() - 1;
+            client.seen.messages.len() >= others * self.messages as usize
+        })
+    }
+
+    /// Rooms in which every channel is open now begin to talk.
+    fn begin_messages(&mut self) {
+        let now = self.instant();
+        for (room, begun) in self.messaging.iter_mut().enumerate() {
+            let mut clients: Vec<_> =
+                self.clients.iter_mut().filter(|client| client.seen.room as usize == room).collect();
+            if !*begun && clients.iter().all(|client| client.can_message()) {
+                *begun = true;
+                clients.iter_mut().for_each(|client| client.begin_messages(now, self.messages));
+            }
+        }
     }
 
     fn join(&mut self, room: u32) {
@@ -158,13 +207,14 @@ impl World {
     fn step(&mut self) {
         let now = self.now();
         while let Some(datagram) = self.network.receive(self.mono_ns) {
+            self.wire.note_delivered(datagram.from, datagram.to, &datagram.bytes);
             if datagram.to == self.server {
                 let addresses =
                     Addresses { local: datagram.to, remote: datagram.from, protocol: Protocol::Udp };
                 let mut bytes = datagram.bytes;
                 self.sfu.handle_datagram(now, addresses, &mut bytes, &mut self.batch);
             } else if let Some(index) =
-                self.clients.iter().position(|client| client.address.contains(&datagram.to))
+                self.clients.iter().position(|client| client.seen.address.contains(&datagram.to))
             {
                 let instant = self.instant();
                 self.clients[index].receive(instant, datagram.from, datagram.to, &datagram.bytes);
@@ -197,12 +247,16 @@ impl World {
                 self.perform(index, doings);
             }
         }
+        self.begin_messages();
     }
 
     fn perform(&mut self, index: usize, doings: Vec<Doing>) {
         for doing in doings {
             match doing {
-                Doing::Send { from, to, bytes } => self.network.send(self.mono_ns, from, to, &bytes),
+                Doing::Send { from, to, bytes } => {
+                    self.wire.note_sent(from, to, &bytes);
+                    self.network.send(self.mono_ns, from, to, &bytes);
+                }
                 Doing::Request(request) => {
                     self.order += 1;
                     let peer = self.clients[index].peer;
@@ -251,19 +305,27 @@ impl World {
         }
         for run in self.batch.runs() {
             for packet in run.packets() {
-                self.network.send(self.mono_ns, run.addresses.local, run.addresses.remote, packet);
+                let (from, to) = (run.addresses.local, run.addresses.remote);
+                self.wire.note_sent(from, to, packet);
+                self.network.send(self.mono_ns, from, to, packet);
             }
         }
         self.batch.clear();
     }
 
     fn event(&mut self, event: Event) {
-        if let Event::Fact(fact) = &event {
-            let text = format!("{} {} {}", fact.body.name(), fact.room, fact.participant);
-            self.trace.push(self.mono_ns, TraceEntry::Event(text));
-            self.facts.push(fact.clone());
+        match event {
+            Event::Fact(fact) => {
+                let text = format!("{} {} {}", fact.body.name(), fact.room, fact.participant);
+                self.trace.push(self.mono_ns, TraceEntry::Event(text));
+            }
+            Event::Sample(sample) => {
+                let SampleBody::Track(counters) = sample.body;
+                if counters.last {
+                    self.counted.push((sample.participant, counters));
+                }
+            }
         }
-        self.events.push(event);
     }
 
     fn now(&self) -> Now {

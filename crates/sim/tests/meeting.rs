@@ -1,26 +1,27 @@
 //! Meetings over bad links, many seeds.
 
 use fanlight_sim::determinism::seeded;
-use fanlight_sim::{Scenario, Trace, World, oracle};
+use fanlight_sim::{Link, Scenario, Trace, World, oracle};
 use fanlight_transport::Certificate;
+use std::ops::Range;
 
 /// Seeds of the gate; a seed that once failed is added by hand and stays.
-const SEEDS: std::ops::Range<u64> = 0..100;
+const SEEDS: Range<u64> = 0..100;
+/// Seeds of the other scenarios.
+const FEWER_SEEDS: Range<u64> = 0..20;
 
 fn run(seed: u64, scenario: &Scenario, certificate: &Certificate) -> (Vec<String>, Trace) {
     seeded(seed, || {
-        let mut world = World::new(scenario, seed, certificate.clone());
-        world.run(scenario);
-        (oracle::check(&world), world.trace)
+        let (outcome, trace) = World::new(scenario, seed, certificate.clone()).run(scenario);
+        (oracle::check(&outcome), trace)
     })
 }
 
-#[test]
-fn three_rooms_of_five_over_lossy_links_keep_every_promise_under_a_hundred_seeds() {
+fn assert_every_promise_kept(seeds: Range<u64>, scenario: &Scenario) {
     let certificate = Certificate::generate().unwrap();
-    let faults: Vec<String> = SEEDS
+    let faults: Vec<String> = seeds
         .flat_map(|seed| {
-            let (faults, _) = run(seed, &Scenario::MEETING, &certificate);
+            let (faults, _) = run(seed, scenario, &certificate);
             faults.into_iter().map(move |fault| format!("seed {seed}: {fault}"))
         })
         .collect();
@@ -30,6 +31,21 @@ fn three_rooms_of_five_over_lossy_links_keep_every_promise_under_a_hundred_seeds
         faults.len(),
         faults[..faults.len().min(20)].join("\n")
     );
+}
+
+#[test]
+fn three_rooms_of_five_over_lossy_links_keep_every_promise_under_a_hundred_seeds() {
+    assert_every_promise_kept(SEEDS, &Scenario::MEETING);
+}
+
+#[test]
+fn links_that_are_narrow_and_reorder_break_no_promise() {
+    assert_every_promise_kept(FEWER_SEEDS, &Scenario::NARROW);
+}
+
+#[test]
+fn where_nothing_is_lost_both_ends_and_the_server_count_the_same() {
+    assert_every_promise_kept(FEWER_SEEDS, &Scenario::CALM);
 }
 
 #[test]
@@ -43,13 +59,10 @@ fn two_runs_of_one_seed_give_one_trace_and_another_seed_gives_another() {
 }
 
 #[test]
-fn the_oracles_see_a_server_that_forwards_nothing() {
+fn the_oracles_see_a_network_that_carries_nothing() {
     let certificate = Certificate::generate().unwrap();
-    let silent = Scenario {
-        link: fanlight_sim::Link { loss_ppm: 1_000_000, ..Scenario::MEETING.link },
-        run_ms: 500,
-        ..Scenario::MEETING
-    };
-    let (faults, _) = run(1, &silent, &certificate);
+    let link = Link { loss_ppm: 1_000_000, ..Scenario::MEETING.link };
+    let (faults, _) = run(1, &Scenario { link, run_ms: 500, ..Scenario::MEETING }, &certificate);
     assert!(faults.iter().any(|fault| fault.contains("got 0 of")), "{faults:?}");
+    assert!(faults.iter().any(|fault| fault.contains("sent 0 of 6 messages")), "{faults:?}");
 }

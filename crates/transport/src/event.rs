@@ -14,6 +14,8 @@ use fanlight_rtp::{RtpHeader, SrtpProfile};
 pub struct TransportConfig {
     /// Turns our time into the libraries'.
     pub anchor: ClockAnchor,
+    /// Number of the shard the transport lives on; its ufrags carry it.
+    pub shard: u16,
     /// We answer checks and make none.
     pub ice_lite: bool,
     /// We send the first offer, which makes us the controlling agent (RFC 8445 §6.1.1) unless lite.
@@ -219,6 +221,10 @@ pub struct TransportCounters {
     pub events_refused: u64,
     /// RTP packets sent, retransmissions included.
     pub rtp_sent: u64,
+    /// Packets that the peer's transport-wide feedback says it has received.
+    pub feedback_received: u64,
+    /// Packets that it says it has not.
+    pub feedback_lost: u64,
     /// RTCP packets sent.
     pub rtcp_sent: u64,
     /// Packets that were not sent: no tuple, no keys, or the cipher refused.
@@ -247,6 +253,9 @@ pub enum Why {
 pub struct RtpOut<'a> {
     /// The complete header with extensions; the P bit is set when there is padding.
     pub header: &'a [u8],
+    /// Bytes that stand before [`Self::payload`] and are this subscriber's own: a payload descriptor written anew, the
+    /// original sequence number of RFC 4588. Mostly empty.
+    pub prefix: &'a [u8],
     /// Payload.
     pub payload: &'a [u8],
     /// Bytes of padding to append (RFC 3550 §5.1), 0 for none.

@@ -2,18 +2,19 @@
 
 use crate::anchor::ClockAnchor;
 use crate::candidate::LocalCandidate;
+use crate::event::TransportConfig;
 use crate::limits::{
     ANNOUNCED_TUPLES_MAX, CANDIDATE_BYTES_MAX, CANDIDATE_PAIRS_MAX, REMOTE_CANDIDATES_MAX, STUN_RETRANSMITS,
     STUN_RTO_MAX, VALID_TUPLES_MAX,
 };
+use crate::ufrag;
 use fanlight_base::{Addresses, Now, Protocol, Random, RunHint, SendBatch};
 use is::stun::{StunMessage, StunPacket};
 use is::{Candidate, IceAgent, IceAgentEvent, IceConnectionState, IceCreds};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// Letters of our ufrag and password, as LiveKit's (pion) have them; RFC 8839 §5.4 asks for 4 and 22.
-const UFRAG_LETTERS: usize = 16;
+/// Letters of our password, as LiveKit's (pion) have it; RFC 8839 §5.4 asks for 22.
 const PASSWORD_LETTERS: usize = 32;
 
 /// State of ICE.
@@ -61,6 +62,7 @@ pub(crate) enum IceEvent {
 pub(crate) struct Ice {
     agent: IceAgent,
     anchor: ClockAnchor,
+    shard: u16,
     random: Random,
     remote_candidates: usize,
     state: Option<IceState>,
@@ -74,11 +76,12 @@ pub(crate) struct Ice {
 }
 
 impl Ice {
-    pub(crate) fn new(anchor: ClockAnchor, lite: bool, offerer: bool, random: &mut Random) -> Self {
+    pub(crate) fn new(config: &TransportConfig, random: &mut Random) -> Self {
+        let &TransportConfig { anchor, shard, ice_lite, offerer, .. } = config;
         let mut random = random.fork();
-        let mut agent = IceAgent::new(credentials(&mut random));
-        agent.set_ice_lite(lite);
-        agent.set_controlling(offerer && !lite);
+        let mut agent = IceAgent::new(credentials(shard, &mut random));
+        agent.set_ice_lite(ice_lite);
+        agent.set_controlling(offerer && !ice_lite);
         agent.set_control_tie_breaker(random.u64());
         agent.set_max_candidate_pairs(CANDIDATE_PAIRS_MAX);
         agent.set_max_stun_rto(STUN_RTO_MAX);
@@ -86,6 +89,7 @@ impl Ice {
         Self {
             agent,
             anchor,
+            shard,
             random,
             remote_candidates: 0,
             state: None,
@@ -122,7 +126,7 @@ impl Ice {
 
     /// New credentials of ours; the old pair stays in use until a new one is nominated.
     pub(crate) fn restart(&mut self) {
-        let credentials = credentials(&mut self.random);
+        let credentials = credentials(self.shard, &mut self.random);
         self.agent.ice_restart(credentials, true);
         self.remote_candidates = 0;
         self.announced.clear();
@@ -283,8 +287,8 @@ impl Ice {
     }
 }
 
-fn credentials(random: &mut Random) -> IceCreds {
-    IceCreds { ufrag: random.alphanumeric(UFRAG_LETTERS), pass: random.alphanumeric(PASSWORD_LETTERS) }
+fn credentials(shard: u16, random: &mut Random) -> IceCreds {
+    IceCreds { ufrag: ufrag::make(shard, random), pass: random.alphanumeric(PASSWORD_LETTERS) }
 }
 
 /// Adds to a bounded list, the oldest making room.

@@ -3,7 +3,7 @@
 //! [`Transport`] does no input or output. A datagram goes in with [`Transport::handle_datagram`], time with
 //! [`Transport::handle_timeout`]; packets come out in the caller's `SendBatch`, everything else from
 //! [`Transport::poll_event`]. [`demux`] tells what a datagram is and whose, [`candidate`] writes candidates,
-//! [`framing`] splits ICE-TCP streams.
+//! [`framing`] splits ICE-TCP streams, [`ufrag`] says which shard a connection is for.
 
 mod anchor;
 pub mod candidate;
@@ -22,6 +22,7 @@ pub mod negotiate;
 mod sctp;
 pub mod sdp;
 mod transport;
+pub mod ufrag;
 
 pub use anchor::ClockAnchor;
 pub use certificate::{Certificate, CertificateError, Fingerprint, FingerprintError};

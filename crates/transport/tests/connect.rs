@@ -19,6 +19,7 @@ use support::{
 fn out(header: &[u8], sequence: u64) -> RtpOut<'_> {
     RtpOut {
         header,
+        prefix: &[],
         payload: b"from the server",
         padding_bytes: 0,
         extended_sequence: sequence,

@@ -193,6 +193,7 @@ fn media_before_the_handshake_is_dropped_and_cannot_be_sent() {
     assert_eq!(feed(&mut world, client_address(), &rtp).0, Some(Ignored::NoKeys));
     let out = RtpOut {
         header: &rtp,
+        prefix: &[],
         payload: &[],
         padding_bytes: 0,
         extended_sequence: 1,
@@ -298,6 +299,7 @@ fn a_retransmission_without_rtx_is_byte_identical() {
     let header = header(SERVER_SSRC, 5);
     let out = RtpOut {
         header: &header,
+        prefix: &[],
         payload: b"payload",
         padding_bytes: 0,
         extended_sequence: 5,
@@ -310,7 +312,7 @@ fn a_retransmission_without_rtx_is_byte_identical() {
     let first = server.send_rtp(now, &mut batch, &out).expect("sent");
     let later = fanlight_base::Now { unix_ns: now.unix_ns + 77_000_000, ..now };
     let other = server.send_rtp(later, &mut batch, &RtpOut { extended_sequence: 6, ..out }).expect("sent");
-    assert_eq!((first.transport_cc, other.transport_cc), (Some(0), Some(1)));
+    assert_eq!((first.transport_cc, other.transport_cc), (Some(1), Some(2)));
     assert_ne!(first.stamps.abs_send_time, other.stamps.abs_send_time);
     let again = server.resend_rtp(&mut batch, &out, first.stamps).expect("sent");
     assert_eq!(again, first);
@@ -318,7 +320,7 @@ fn a_retransmission_without_rtx_is_byte_identical() {
     assert_eq!(packets[0], packets[2]);
     assert_eq!(batch.runs().len(), 1, "packets of one size to one address are one run");
     assert_eq!(first.bytes, packets[0].len());
-    assert_eq!(server.next_transport_cc(), 2, "a retransmission takes no new number");
+    assert_eq!(server.next_transport_cc(), 3, "a retransmission takes no new number");
 }
 
 #[test]
@@ -327,6 +329,7 @@ fn a_packet_that_cannot_be_sealed_leaves_nothing_in_the_batch() {
     let header = header(SERVER_SSRC, 5);
     let out = RtpOut {
         header: &header,
+        prefix: &[],
         payload: b"payload",
         padding_bytes: 0,
         extended_sequence: 5,
@@ -339,7 +342,7 @@ fn a_packet_that_cannot_be_sealed_leaves_nothing_in_the_batch() {
     let too_far = RtpOut { transport_cc_offset: None, extended_sequence: 1 << 48, ..out };
     assert!(server.resend_rtp(&mut batch, &too_far, Stamps::default()).is_none());
     assert_eq!(batch.runs().iter().map(|run| run.segments()).sum::<usize>(), 0);
-    assert_eq!((server.counters().unsendable, server.next_transport_cc()), (2, 0));
+    assert_eq!((server.counters().unsendable, server.next_transport_cc()), (2, 1));
 }
 
 /// An ECDSA certificate of more than 3 kB, which is more than our buffer usually holds.

@@ -5,7 +5,7 @@ use super::forward::rewrite::{Align, Numbers, Rewrite, Stale};
 use super::forward::select::{Choice, LayerSet, Select, Unwanted};
 use super::header::{HEADER_BYTES_MAX, Template, Written};
 use super::limits::{HISTORY_PACKETS, LAYERS_MAX, ROUND_TRIP_DEFAULT};
-use super::packet::{Packet, Record, vp8_numbers, vp8_word, write_vp8};
+use super::packet::{Packet, Prefix, Record, vp8_numbers, vp8_word};
 use super::spec::{DownKey, Subscribe, SubscribeCodec};
 use super::transports::{TransportId, Transports};
 use fanlight_base::{Mono, Now, SendBatch};
@@ -230,7 +230,7 @@ impl Down {
     pub(super) fn forward(
         &mut self,
         out: &mut Outbound<'_>,
-        packet: &mut Packet<'_>,
+        packet: &Packet<'_>,
         times: &SourceTimes,
     ) -> Result<bool, Dropped> {
         match self.select.choose(packet.layer, packet.entry) {
@@ -249,7 +249,7 @@ impl Down {
     fn forward_late(
         &mut self,
         out: &mut Outbound<'_>,
-        packet: &mut Packet<'_>,
+        packet: &Packet<'_>,
         unwanted: Unwanted,
     ) -> Result<bool, Dropped> {
         if packet.late
@@ -295,7 +295,7 @@ impl Down {
     fn send(
         &mut self,
         out: &mut Outbound<'_>,
-        packet: &mut Packet<'_>,
+        packet: &Packet<'_>,
         numbers: &Numbers,
     ) -> Result<bool, Dropped> {
         if self.codec.published != packet.payload_type {
@@ -313,15 +313,17 @@ impl Down {
             .template
             .write(out.header, &fields, self.with_mid, packet.passed)
             .ok_or(Dropped::Unsendable)?;
-        let mut word = 0;
-        if let Some(descriptor) = &packet.vp8 {
-            write_vp8(packet.payload, descriptor, numbers.vp8);
+        let (mut word, mut prefix) = (0, Prefix::default());
+        let payload = if let Some(descriptor) = &packet.vp8 {
             word = vp8_word(numbers.vp8);
-        }
-        let payload =
-            if self.codec.strip_red { packet.red_primary().ok_or(Dropped::Codec)? } else { &*packet.payload };
-        let payload_len = payload.len() as u64;
-        seal(out, self.transport, &written, payload, numbers.sequence)?;
+            prefix.add_vp8(packet.payload, descriptor, numbers.vp8)
+        } else if self.codec.strip_red {
+            packet.red_primary().ok_or(Dropped::Codec)?
+        } else {
+            packet.payload
+        };
+        let payload_len = (prefix.bytes().len() + payload.len()) as u64;
+        seal(out, self.transport, &written, (&prefix, payload), numbers.sequence)?;
         if let Some(history) = &mut self.history {
             let now = out.now.mono();
             let layer = u32::from(packet.layer) << LAYER_SHIFT;
@@ -359,14 +361,8 @@ impl Down {
         Ok(())
     }
 
-    /// Answers a NACK for one packet; `record` finds what was kept of it in the slab, and `scratch` takes a copy.
-    pub(super) fn resend(
-        &mut self,
-        out: &mut Outbound<'_>,
-        sequence: u16,
-        slab: &Slab,
-        scratch: &mut Vec<u8>,
-    ) -> bool {
+    /// Answers a NACK for one packet, if it is still kept in the slab.
+    pub(super) fn resend(&mut self, out: &mut Outbound<'_>, sequence: u16, slab: &Slab) -> bool {
         let rtt = match self.counters.rtt_us {
             0 => ROUND_TRIP_DEFAULT,
             us => Duration::from_micros(us),
@@ -376,14 +372,11 @@ impl Down {
         let codec = self.codecs.iter().find(|codec| codec.published == entry.payload_type());
         let Some(payload_type) = codec.and_then(|codec| codec.rtx_payload_type) else { return false };
         let Some(record) = slab.get(entry.payload).and_then(Record::read) else { return false };
-        scratch.clear();
-        scratch.extend_from_slice(&(entry.sequence as u16).to_be_bytes());
-        scratch.extend_from_slice(record.payload);
-        if let (Some(numbers), Some(descriptor)) =
-            (vp8_numbers(entry.rewrite), Vp8Descriptor::parse(record.payload))
-        {
-            write_vp8(scratch.get_mut(2..).unwrap_or_default(), &descriptor, numbers);
-        }
+        let mut prefix = Prefix::of_resent(entry.sequence);
+        let payload = match (vp8_numbers(entry.rewrite), Vp8Descriptor::parse(record.payload)) {
+            (Some(numbers), Some(descriptor)) => prefix.add_vp8(record.payload, &descriptor, numbers),
+            _ => record.payload,
+        };
         let fields = HeaderFields {
             marker: entry.marker(),
             has_padding: false,
@@ -397,7 +390,7 @@ impl Down {
         };
         let number = rtx.next;
         rtx.next += 1;
-        if seal(out, self.transport, &written, scratch, number).is_err() {
+        if seal(out, self.transport, &written, (&prefix, payload), number).is_err() {
             return false;
         }
         let layer = (entry.rewrite >> LAYER_SHIFT) as usize;
@@ -430,12 +423,13 @@ fn seal(
     out: &mut Outbound<'_>,
     transport: TransportId,
     written: &Written,
-    payload: &[u8],
+    (prefix, payload): (&Prefix, &[u8]),
     extended_sequence: u64,
 ) -> Result<(), Dropped> {
     let transport = out.transports.get_mut(transport).ok_or(Dropped::NotConnected)?;
     let rtp = RtpOut {
         header: out.header.get(..written.len).unwrap_or_default(),
+        prefix: prefix.bytes(),
         payload,
         padding_bytes: 0,
         extended_sequence,

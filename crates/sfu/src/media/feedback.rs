@@ -20,6 +20,7 @@ impl RoomMedia {
         if self.peers.get(from).is_none() {
             return;
         }
+        self.flush(now, transports, batch);
         for packet in RtcpPackets::new(plain) {
             match packet {
                 RtcpPacket::SenderReport(report) => {
@@ -47,9 +48,10 @@ impl RoomMedia {
                         peer.remb_bps = Some(remb.bitrate_bps);
                     }
                 }
-                RtcpPacket::TransportFeedback(_) => {
-                    if let Some(peer) = self.peers.get_mut(from) {
-                        peer.transport_feedbacks += 1;
+                RtcpPacket::TransportFeedback(feedback) => {
+                    self.feedback_results.clear();
+                    if let Some(transport) = transports.get_mut(from) {
+                        transport.handle_transport_feedback(&feedback, &mut self.feedback_results);
                     }
                 }
                 RtcpPacket::SourceDescription(_) | RtcpPacket::Bye(_) | RtcpPacket::ExtendedReport(_) => {}
@@ -104,7 +106,7 @@ impl RoomMedia {
         let mut out = Outbound { now, transports, batch, header: &mut self.header };
         for sequence in nack.sequences().take(NACKS_PER_PACKET_MAX) {
             down.counters.nacks += 1;
-            down.resend(&mut out, sequence, self.store.slab(), &mut self.record);
+            down.resend(&mut out, sequence, self.store.slab());
         }
     }
 

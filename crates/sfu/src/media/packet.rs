@@ -86,23 +86,55 @@ pub(super) struct Packet<'a> {
     pub(super) frame_end: bool,
     pub(super) vp8: Option<Vp8Descriptor>,
     pub(super) passed: PassedRef<'a>,
-    /// The descriptor at its front is overwritten for each subscription in turn.
-    pub(super) payload: &'a mut [u8],
+    pub(super) payload: &'a [u8],
     /// Where the [`Record`] is kept.
     pub(super) slot: SlotRef,
 }
 
-impl Packet<'_> {
+impl<'a> Packet<'a> {
     /// The primary block of a RED payload.
-    pub(super) fn red_primary(&self) -> Option<&[u8]> {
+    pub(super) fn red_primary(&self) -> Option<&'a [u8]> {
         red::primary(self.payload).map(|block| block.payload)
     }
 }
 
-/// Writes a subscriber's numbers into a payload.
-#[inline]
-pub(super) fn write_vp8(payload: &mut [u8], descriptor: &Vp8Descriptor, numbers: Vp8Numbers) {
-    descriptor.rewrite(payload, numbers.picture_id, numbers.tl0_pic_idx, numbers.key_idx);
+/// The original sequence number of a retransmission (RFC 4588 §4) and a VP8 descriptor of six bytes.
+const PREFIX_BYTES_MAX: usize = 8;
+
+/// What stands before the payload for one subscriber.
+#[derive(Debug, Default)]
+pub(super) struct Prefix {
+    bytes: [u8; PREFIX_BYTES_MAX],
+    len: usize,
+}
+
+impl Prefix {
+    /// Of a retransmission.
+    pub(super) fn of_resent(sequence: u64) -> Self {
+        let [high, low] = (sequence as u16).to_be_bytes();
+        Self { bytes: [high, low, 0, 0, 0, 0, 0, 0], len: 2 }
+    }
+
+    /// Adds the payload's descriptor with a subscriber's numbers; the rest of the payload comes back.
+    #[inline]
+    pub(super) fn add_vp8<'a>(
+        &mut self,
+        payload: &'a [u8],
+        descriptor: &Vp8Descriptor,
+        numbers: Vp8Numbers,
+    ) -> &'a [u8] {
+        let Some((front, rest)) = payload.split_at_checked(descriptor.len) else { return payload };
+        let end = self.len + front.len();
+        let Some(target) = self.bytes.get_mut(self.len..end) else { return payload };
+        target.copy_from_slice(front);
+        descriptor.rewrite(target, numbers.picture_id, numbers.tl0_pic_idx, numbers.key_idx);
+        self.len = end;
+        rest
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
 }
 
 /// Bits of a history entry's word: picture id (15), TL0PICIDX (8), KEYIDX (5), and that there are such.
@@ -138,13 +170,20 @@ pub(super) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// Lays a record out in `out` and says where the payload begins.
-    pub(super) fn write(out: &mut Vec<u8>, passed: &[u8], payload: &[u8]) -> usize {
-        out.clear();
-        out.extend_from_slice(&(passed.len() as u16).to_be_bytes());
-        out.extend_from_slice(passed);
-        out.extend_from_slice(payload);
-        2 + passed.len()
+    /// Bytes that [`Record::write`] needs.
+    pub(super) const fn len(passed: &[u8], payload: &[u8]) -> usize {
+        2 + passed.len() + payload.len()
+    }
+
+    /// Lays a record out.
+    pub(super) fn write(out: &mut [u8], passed: &[u8], payload: &[u8]) {
+        let Some((len, rest)) = out.split_first_chunk_mut::<2>() else { return };
+        *len = (passed.len() as u16).to_be_bytes();
+        let Some((to_passed, to_payload)) = rest.split_at_mut_checked(passed.len()) else { return };
+        to_passed.copy_from_slice(passed);
+        if let Some(to_payload) = to_payload.get_mut(..payload.len()) {
+            to_payload.copy_from_slice(payload);
+        }
     }
 
     pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
@@ -167,11 +206,22 @@ mod tests {
 
     #[test]
     fn a_record_gives_back_what_was_kept() {
-        let mut out = vec![9; 4];
-        assert_eq!(Record::write(&mut out, &[0, 1, 0x85], &[1, 2, 3, 4]), 5);
+        let (passed, payload) = ([0, 1, 0x85], [1, 2, 3, 4]);
+        let mut out = vec![9; Record::len(&passed, &payload)];
+        Record::write(&mut out, &passed, &payload);
         let record = Record::read(&out).unwrap();
         assert_eq!(record.payload, [1, 2, 3, 4]);
         assert!(Record::read(&[]).is_none() && Record::read(&[0, 9, 1]).is_none());
+    }
+
+    #[test]
+    fn a_descriptor_written_anew_stands_for_the_one_of_the_payload() {
+        let payload = [0x90, 0xf0, 0x92, 0x34, 0x56, 0x63, 0xaa, 0xbb];
+        let descriptor = Vp8Descriptor::parse(&payload).unwrap();
+        let mut prefix = Prefix::of_resent(0x1_0203);
+        let numbers = Vp8Numbers { picture_id: 1, tl0_pic_idx: 9, key_idx: 31 };
+        assert_eq!(prefix.add_vp8(&payload, &descriptor, numbers), [0xaa, 0xbb]);
+        assert_eq!(prefix.bytes(), [0x02, 0x03, 0x90, 0xf0, 0x80, 0x01, 9, 0x7f]);
     }
 
     #[test]

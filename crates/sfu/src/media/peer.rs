@@ -66,8 +66,6 @@ pub(super) struct Peer {
     pub(super) next_sender_report: Mono,
     /// Receiver's estimate of the path to it (goog-remb), bits per second.
     pub(super) remb_bps: Option<u64>,
-    /// Transport-wide feedback packets that came.
-    pub(super) transport_feedbacks: u64,
     /// Packets dropped because nobody knows their stream.
     pub(super) unknown_packets: u64,
 }
@@ -92,7 +90,6 @@ impl Peer {
             sender_reports: 0,
             next_sender_report: Mono::default(),
             remb_bps: None,
-            transport_feedbacks: 0,
             unknown_packets: 0,
         }
     }

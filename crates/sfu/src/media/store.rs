@@ -1,6 +1,7 @@
 //! The room's payloads, kept as long as a retransmission may ask for them.
 
 use super::limits::{SLAB_BYTES_MAX, SLAB_BYTES_MIN, SLAB_KEEP};
+use super::packet::Record;
 use fanlight_base::Mono;
 use fanlight_rtp::{Slab, SlotRef};
 
@@ -22,17 +23,18 @@ impl Store {
         &self.slab
     }
 
-    /// Keeps a record.
-    pub(super) fn insert(&mut self, now: Mono, record: &[u8]) -> SlotRef {
-        self.written += record.len();
+    /// Keeps a packet as a [`Record`].
+    pub(super) fn insert(&mut self, now: Mono, passed: &[u8], payload: &[u8]) -> SlotRef {
+        let len = Record::len(passed, payload);
+        self.written += len;
         if self.written > self.slab.capacity() {
             if now.since(self.began) < SLAB_KEEP && self.slab.capacity() < SLAB_BYTES_MAX {
                 self.slab.grow();
             }
-            self.written = record.len();
+            self.written = len;
             self.began = now;
         }
-        self.slab.insert(record)
+        self.slab.insert_with(len, |record| Record::write(record, passed, payload))
     }
 }
 
@@ -45,7 +47,7 @@ mod tests {
         for (gap_ms, capacity) in [(100, SLAB_BYTES_MIN), (5, SLAB_BYTES_MIN * 2), (0, SLAB_BYTES_MAX)] {
             let mut store = Store::new();
             for n in 0..40_000 {
-                store.insert(Mono { ns: n * gap_ms * 1_000_000 }, &[0; 1000]);
+                store.insert(Mono { ns: n * gap_ms * 1_000_000 }, &[], &[0; 998]);
             }
             assert_eq!(store.slab.capacity(), capacity);
         }

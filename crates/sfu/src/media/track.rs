@@ -56,6 +56,8 @@ pub(super) struct Track {
     codec_changes: u32,
     pub(super) layers: Vec<Layer>,
     pub(super) downs: Vec<Down>,
+    /// Packets that are forwarded when the turn is drained.
+    pub(super) burst: Vec<Waiting>,
     pub(super) muted: bool,
     /// Payloads are kept for retransmission.
     pub(super) keeps: bool,
@@ -119,6 +121,7 @@ impl Track {
             codec_changes: 0,
             layers: Vec::new(),
             downs: Vec::new(),
+            burst: Vec::new(),
             muted: false,
             keeps: false,
             rtt_us: 0,

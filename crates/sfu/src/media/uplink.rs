@@ -409,6 +409,11 @@ fn note(
             timers.arm(&mut stream.nack_alarm, deadline, Task::Nack(track.key, layer));
         }
     }
+    if piece.repaired {
+        // Also those that nobody missed: senders probe the path by sending packets again.
+        place.retransmitted += 1;
+        track.counters.retransmitted_bytes += piece.payload.len() as u64;
+    }
     let late = match arrival {
         Arrival::Duplicate => return Err(Refused::Duplicate),
         Arrival::Forgotten => return Err(Refused::Forgotten),
@@ -435,7 +440,6 @@ fn note(
     if facts.key_frame {
         facts.key_frame = stream.key_frame_timestamp.replace(piece.timestamp) != Some(piece.timestamp);
     }
-    track.counters.retransmitted_bytes += if piece.repaired { piece.payload.len() as u64 } else { 0 };
     track.counters.header_bytes += if piece.repaired { 0 } else { piece.header_bytes };
     track.counters.key_frames += u64::from(facts.key_frame);
     count_layer(place, piece, track.kind);
@@ -459,9 +463,7 @@ fn note(
 }
 
 fn count_layer(layer: &mut Layer, piece: &Piece<'_>, kind: Kind) {
-    if piece.repaired {
-        layer.retransmitted += 1;
-    } else if !piece.payload.is_empty() {
+    if !piece.repaired && !piece.payload.is_empty() {
         layer.packets += 1;
         layer.bytes += piece.payload.len() as u64;
     }

@@ -111,6 +111,7 @@ impl Room {
     fn make_transport(&mut self, ctx: &mut Ctx<'_>, key: PeerKey, target: Target) -> TransportId {
         let config = TransportConfig {
             anchor: ctx.config.anchor,
+            shard: ctx.config.shard,
             ice_lite: self.peers.get(&key).is_some_and(|peer| peer.ice_lite),
             offerer: target == Target::Subscriber,
             role: DtlsRole::Passive,

@@ -334,8 +334,14 @@ impl Room {
         let Some((key, sid)) = self.published.get(&line).cloned() else { return };
         let track = self.peers.get_mut(&key).and_then(|peer| peer.track_mut(&sid));
         let Some(track) = track else { return };
+        let before = track.layers();
         if describe_layer(track, line, layer) && track.is_flowing() {
-            self.track_changed(ctx, key, &sid);
+            // The SSRC of a layer's retransmissions is news for the others, and none for the record.
+            if track.layers() == before {
+                self.changed_now(ctx, key);
+            } else {
+                self.track_changed(ctx, key, &sid);
+            }
         }
     }
 

@@ -78,6 +78,7 @@ impl World {
     pub fn new() -> Self {
         let anchor = anchor();
         let config = SfuConfig {
+            shard: 0,
             seed: [7; 32],
             certificate: Certificate::generate().expect("a certificate"),
             anchor,

@@ -4,6 +4,8 @@ use super::Transport;
 use crate::dtls::{ExportedKeys, ExportedProfile};
 use crate::event::{DtlsRole, Ignored, Received, ReceivedRtp, RtpOut, Sent, Stamps};
 use fanlight_base::{Addresses, Now, SendBatch};
+use fanlight_rtp::rtcp::TransportFeedback;
+use fanlight_rtp::twcc::PacketResult;
 use fanlight_rtp::{SrtpError, SrtpProfile, SrtpReceiver, SrtpSender};
 
 /// abs-send-time of the loop turn: one clock reading serves all packets of it.
@@ -30,12 +32,12 @@ impl Transport {
     /// extended sequence number) must never seal two different packets; that is the caller's to keep.
     pub fn send_rtp(&mut self, now: Now, batch: &mut SendBatch, out: &RtpOut<'_>) -> Option<Sent> {
         let stamps =
-            Stamps { transport_cc: self.next_transport_cc as u16, abs_send_time: self.abs_send_time.at(now) };
-        let sent = self.seal(batch, out, stamps);
-        if sent.is_some_and(|sent| sent.transport_cc.is_some()) {
-            self.next_transport_cc += 1;
+            Stamps { transport_cc: self.send_log.next_number(), abs_send_time: self.abs_send_time.at(now) };
+        let sent = self.seal(batch, out, stamps)?;
+        if sent.transport_cc.is_some() {
+            self.send_log.record(now.mono(), sent.bytes);
         }
-        sent
+        Some(sent)
     }
 
     /// Sends a packet again, byte for byte: same header, payload and stamps as the first time (a codec without RTX).
@@ -61,9 +63,26 @@ impl Transport {
         true
     }
 
-    /// The number the next packet with the extension gets, roll-over count above its 16 bits.
-    pub const fn next_transport_cc(&self) -> u64 {
-        self.next_transport_cc
+    /// The number the next packet with the extension gets.
+    pub const fn next_transport_cc(&self) -> u16 {
+        self.send_log.next_number()
+    }
+
+    /// Takes the peer's transport-wide feedback; what became of which packet is appended to `results`.
+    pub fn handle_transport_feedback(
+        &mut self,
+        feedback: &TransportFeedback<'_>,
+        results: &mut Vec<PacketResult>,
+    ) {
+        let known = results.len();
+        self.send_log.handle_feedback(feedback, results);
+        for result in results.iter().skip(known) {
+            let counter = match result.arrival_us {
+                Some(_) => &mut self.counters.feedback_received,
+                None => &mut self.counters.feedback_lost,
+            };
+            *counter += 1;
+        }
     }
 
     fn seal(&mut self, batch: &mut SendBatch, out: &RtpOut<'_>, stamps: Stamps) -> Option<Sent> {
@@ -72,7 +91,8 @@ impl Transport {
             return None;
         };
         let header_bytes = out.header.len();
-        let bytes = header_bytes + out.payload.len() + usize::from(out.padding_bytes) + sender.overhead();
+        let payload_bytes = out.prefix.len() + out.payload.len() + usize::from(out.padding_bytes);
+        let bytes = header_bytes + payload_bytes + sender.overhead();
         let buffer = batch.push(path, &mut self.media_run, bytes);
         let sealed = write_plain(buffer, out, stamps).is_some()
             && sender.seal_rtp(buffer, header_bytes, out.extended_sequence).is_ok();
@@ -174,6 +194,8 @@ fn write_plain(buffer: &mut [u8], out: &RtpOut<'_>, stamps: Stamps) -> Option<()
         let [_, high, middle, low] = stamps.abs_send_time.to_be_bytes();
         *header.get_mut(offset..)?.first_chunk_mut()? = [high, middle, low];
     }
+    let (prefix, rest) = rest.split_at_mut_checked(out.prefix.len())?;
+    prefix.copy_from_slice(out.prefix);
     let (payload, rest) = rest.split_at_mut_checked(out.payload.len())?;
     payload.copy_from_slice(out.payload);
     if out.padding_bytes > 0 {
@@ -201,6 +223,7 @@ mod tests {
     fn out<'a>(header: &'a [u8], payload: &'a [u8]) -> RtpOut<'a> {
         RtpOut {
             header,
+            prefix: &[],
             payload,
             padding_bytes: 0,
             extended_sequence: 0,
@@ -210,8 +233,9 @@ mod tests {
     }
 
     #[test]
-    fn stamps_and_padding_stand_where_they_belong() {
+    fn stamps_prefix_and_padding_stand_where_they_belong() {
         let plain = RtpOut {
+            prefix: &[8],
             padding_bytes: 3,
             transport_cc_offset: Some(1),
             abs_send_time_offset: Some(3),
@@ -220,7 +244,7 @@ mod tests {
         let mut buffer = [0xee; 16];
         let stamps = Stamps { transport_cc: 0x0102, abs_send_time: 0x000a_0b0c };
         assert_eq!(write_plain(&mut buffer, &plain, stamps), Some(()));
-        assert_eq!(buffer, [0, 1, 2, 0x0a, 0x0b, 0x0c, 0, 9, 9, 0, 0, 3, 0xee, 0xee, 0xee, 0xee]);
+        assert_eq!(buffer, [0, 1, 2, 0x0a, 0x0b, 0x0c, 0, 8, 9, 9, 0, 0, 3, 0xee, 0xee, 0xee]);
     }
 
     #[test]

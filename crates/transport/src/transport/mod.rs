@@ -19,6 +19,7 @@ use crate::limits::{
 use crate::sctp::{ChannelEvent, ChannelId, Sctp, SendDataError};
 use crate::{ClockAnchor, dtls::DtlsVersion};
 use fanlight_base::{Addresses, Bounded, Mono, Now, Random, RunHint, SendBatch};
+use fanlight_rtp::twcc::SendLog;
 use fanlight_rtp::{SrtpProfile, SrtpReceiver, SrtpSender};
 use media::AbsSendTime;
 use secure::Security;
@@ -55,7 +56,7 @@ pub struct Transport {
     media_run: RunHint,
     control_run: RunHint,
     rtcp: Vec<u8>,
-    next_transport_cc: u64,
+    send_log: SendLog,
     abs_send_time: AbsSendTime,
     phase: Phase,
     events: Bounded<TransportEvent>,
@@ -86,8 +87,8 @@ impl Transport {
     /// A transport with fresh ICE credentials. Nothing is sent before [`Transport::set_remote`].
     pub fn new(config: TransportConfig, random: &mut Random) -> Self {
         Self {
+            ice: Ice::new(&config, random),
             anchor: config.anchor,
-            ice: Ice::new(config.anchor, config.ice_lite, config.offerer, random),
             certificate: config.certificate,
             preference: config.role,
             role: None,
@@ -108,7 +109,7 @@ impl Transport {
             media_run: RunHint::default(),
             control_run: RunHint::default(),
             rtcp: Vec::new(),
-            next_transport_cc: 0,
+            send_log: SendLog::new(),
             abs_send_time: AbsSendTime::default(),
             phase: Phase::Connecting,
             events: Bounded::new(EVENTS_MAX),
@@ -118,7 +119,7 @@ impl Transport {
         }
     }
 
-    /// Our `a=ice-ufrag`; 16 letters. Changes with each ICE restart.
+    /// Our `a=ice-ufrag`; 16 letters, the first two name the shard ([`crate::ufrag`]). Changes with each ICE restart.
     pub fn local_ufrag(&self) -> &str {
         self.ice.local_ufrag()
     }

@@ -121,6 +121,7 @@ impl Ours {
     pub fn new(anchor: ClockAnchor, seed: u8, options: Options, address: SocketAddr) -> Self {
         let config = TransportConfig {
             anchor,
+            shard: 0,
             ice_lite: options.lite,
             offerer: options.server_offers,
             role: options.role,

@@ -1,6 +1,5 @@
 //! A room's media between real transports: clients and server in one process, in virtual time.
 
-mod cost;
 mod forwarding;
 mod hostile;
 mod recovery;

@@ -83,6 +83,7 @@ impl World {
         for n in 0..count {
             let config = TransportConfig {
                 anchor,
+                shard: 0,
                 ice_lite: false,
                 offerer: false,
                 role: DtlsRole::Passive,
@@ -246,6 +247,7 @@ impl World {
         let written = writer.finish().unwrap();
         let out = RtpOut {
             header: &buffer[..written.len],
+            prefix: &[],
             payload: rtp.payload,
             padding_bytes: rtp.padding,
             extended_sequence: rtp.sequence,

@@ -1,21 +1,12 @@
-//! What must be true of every run.
+//! Isolation, arrival and continuity of media.
 
-use crate::client::Client;
-use crate::world::World;
+use super::{name, others};
+use crate::outcome::Outcome;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Everything that is wrong with a run; empty when nothing is.
-pub fn check(world: &World) -> Vec<String> {
-    let mut faults = Vec::new();
-    isolation(world, &mut faults);
-    arrival(world, &mut faults);
-    continuity(world, &mut faults);
-    faults
-}
-
 /// Nothing of one room reaches another, nobody hears himself, nothing is made up.
-fn isolation(world: &World, faults: &mut Vec<String>) {
-    for client in &world.clients {
+pub(super) fn isolation(run: &Outcome, faults: &mut Vec<String>) {
+    for client in &run.clients {
         for (ssrc, heard) in &client.heard {
             if heard.strange > 0 {
                 faults.push(format!("{}: {} packets nobody sent on {ssrc}", name(client), heard.strange));
@@ -36,17 +27,15 @@ fn isolation(world: &World, faults: &mut Vec<String>) {
 }
 
 /// Every track of the room arrives at everybody else.
-fn arrival(world: &World, faults: &mut Vec<String>) {
-    for client in &world.clients {
+pub(super) fn arrival(run: &Outcome, faults: &mut Vec<String>) {
+    for client in &run.clients {
         let mut got: BTreeMap<(u32, u32), usize> = BTreeMap::new();
         for (_, tag) in client.heard.values().flat_map(|heard| &heard.packets) {
             *got.entry((tag.publisher, tag.kind)).or_default() += 1;
         }
-        for other in
-            world.clients.iter().filter(|other| other.room == client.room && other.number != client.number)
-        {
+        for other in others(run, client) {
             for kind in 0..2u32 {
-                let sent = other.sent[kind as usize] as usize;
+                let sent = other.sent[kind as usize].packets as usize;
                 let received = got.get(&(other.number, kind)).copied().unwrap_or(0);
                 // The start of a track is not heard: it is announced by its first packet and negotiated after that.
                 if sent == 0 || received * 2 < sent {
@@ -63,8 +52,8 @@ fn arrival(world: &World, faults: &mut Vec<String>) {
 
 /// Sequence numbers are continuous: a number is never given to two packets, the order is the publisher's, and what is
 /// missing at the end is less than what retransmission leaves.
-fn continuity(world: &World, faults: &mut Vec<String>) {
-    for client in &world.clients {
+pub(super) fn continuity(run: &Outcome, faults: &mut Vec<String>) {
+    for client in &run.clients {
         for (ssrc, heard) in &client.heard {
             let mut by_sequence = BTreeMap::new();
             for (sequence, tag) in &heard.packets {
@@ -80,14 +69,10 @@ fn continuity(world: &World, faults: &mut Vec<String>) {
             if numbers.windows(2).any(|pair| pair[0] >= pair[1]) {
                 faults.push(format!("{}: order of the publisher lost on {ssrc}", name(client)));
             }
-            let (span, sent) = (last.0 - first.0, u64::from(last.1.number - first.1.number));
+            let (span, sent) = (last.0 - first.0, u64::from(last.1.number.saturating_sub(first.1.number)));
             if span != sent {
                 faults.push(format!("{}: {span} numbers for {sent} packets on {ssrc}", name(client)));
             }
         }
     }
-}
-
-fn name(client: &Client) -> String {
-    format!("client {} of room {}", client.number, client.room)
 }

@@ -1,0 +1,95 @@
+//! Packets of one track that are forwarded together.
+//!
+//! A frame arrives as several packets in one turn. Each of them meets every subscription, whose state, keys and send
+//! buffer are cold by the time the next packet comes when there are hundreds. So plain packets wait until the turn is
+//! drained, and each subscription takes all of them at once. Whatever else happens to the track is preceded by what
+//! waits, so that every subscription sees the same packets in the same order.
+
+use super::forward::rewrite::Numbers;
+use super::header::PassedRef;
+use super::packet::{Packet, Record};
+use super::spec::TrackKey;
+use fanlight_rtp::payload::vp8::Vp8Descriptor;
+use fanlight_rtp::{Slab, SlotRef};
+
+/// Packets of one track that wait; a subscription's part of the cost is spread well over so many.
+pub(super) const BURST_PACKETS_MAX: usize = 16;
+
+/// A packet in the middle of a stream, whose payload stands in the room's store.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waiting {
+    pub(super) layer: u8,
+    pub(super) source: u32,
+    pub(super) numbers: Numbers,
+    pub(super) marker: bool,
+    pub(super) payload_type: u8,
+    pub(super) vp8: Option<Vp8Descriptor>,
+    pub(super) slot: SlotRef,
+    /// Some subscription waits for a key frame of its layer.
+    pub(super) awaited: bool,
+}
+
+impl Waiting {
+    /// As subscriptions meet it; `None` when the store has let go of it.
+    pub(super) fn packet<'a>(&self, slab: &'a Slab) -> Option<Packet<'a>> {
+        let Record { passed, payload } = slab.get(self.slot).and_then(Record::read)?;
+        Some(self.with(passed, payload))
+    }
+
+    fn with<'a>(&self, passed: PassedRef<'a>, payload: &'a [u8]) -> Packet<'a> {
+        Packet {
+            layer: self.layer,
+            source: self.source,
+            numbers: self.numbers,
+            late: false,
+            marker: self.marker,
+            payload_type: self.payload_type,
+            entry: false,
+            key_frame: false,
+            // Only video waits.
+            frame_end: self.marker,
+            vp8: self.vp8,
+            passed,
+            payload,
+            slot: self.slot,
+        }
+    }
+}
+
+/// Tracks with packets that wait, and how much of the store these may take before it comes around.
+#[derive(Debug, Default)]
+pub(super) struct Bursts {
+    tracks: Vec<TrackKey>,
+    stored_bytes: usize,
+}
+
+impl Bursts {
+    /// A track's first packet waits.
+    pub(super) fn begin(&mut self, track: TrackKey) {
+        self.tracks.push(track);
+    }
+
+    /// So many bytes went into the store.
+    pub(super) fn stored(&mut self, bytes: usize) {
+        self.stored_bytes += bytes;
+    }
+
+    /// Whether the store could overwrite what waits.
+    pub(super) fn is_full(&self) -> bool {
+        self.stored_bytes > super::limits::SLAB_BYTES_MIN / 2
+    }
+
+    /// Takes the next track; order is that of the first packets.
+    pub(super) fn take(&mut self) -> Vec<TrackKey> {
+        self.stored_bytes = 0;
+        std::mem::take(&mut self.tracks)
+    }
+
+    /// Gives the list back, so that its memory is used again.
+    pub(super) fn give_back(&mut self, mut tracks: Vec<TrackKey>) {
+        tracks.clear();
+        if self.tracks.is_empty() {
+            self.tracks = tracks;
+        }
+    }
+}

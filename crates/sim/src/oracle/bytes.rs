@@ -1,0 +1,160 @@
+//! Bytes are conserved: what a publisher sent and the network delivered is what the server counts as received; what the
+//! server counts as sent is what it gave to the network; and what a subscriber got is not more.
+
+use super::name;
+use crate::outcome::{Heard, Offered, Outcome, Seen, Sent};
+use crate::wire::{Carried, Stream};
+use fanlight_events::{Direction, TrackCounters};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+/// The original sequence number in front of an RTX payload (RFC 4588 §4).
+const RTX_BYTES: u64 = 2;
+/// No packet here has a larger payload.
+const PAYLOAD_BYTES_MAX: u64 = 1_100;
+
+/// One track in one direction: its name, the server's counters and what the network carried, media and retransmissions.
+struct Ledger<'a> {
+    what: String,
+    counters: &'a TrackCounters,
+    sent: [Carried; 2],
+    delivered: [Carried; 2],
+}
+
+pub(super) fn conservation(run: &Outcome, faults: &mut Vec<String>) {
+    let mut known = BTreeSet::new();
+    for client in &run.clients {
+        for sent in &client.sent {
+            published(run, client, sent, &mut known, faults);
+        }
+        for (&ssrc, offered) in &client.offered {
+            subscribed(run, client, ssrc, offered, &mut known, faults);
+        }
+    }
+    for stream in run.wire.sent.keys().filter(|stream| !known.contains(*stream)) {
+        faults.push(format!("{stream:?} is no track's"));
+    }
+}
+
+/// Publisher to server.
+fn published(
+    run: &Outcome,
+    client: &Seen,
+    sent: &Sent,
+    known: &mut BTreeSet<Stream>,
+    faults: &mut Vec<String>,
+) {
+    let what = format!("{} publishing {}", name(client), sent.track);
+    let Some(counters) = run.counters(&client.sid, &sent.track, Direction::Publish) else {
+        faults.push(format!("{what}: no last counters"));
+        return;
+    };
+    let ends = (client.address[0], run.server);
+    let (on_wire, delivered) = carried(run, ends, sent.ssrc, sent.repair_ssrc, known);
+    let ledger = Ledger { what, counters, sent: on_wire, delivered };
+    let mut equal = |name: &str, left: u64, right: u64| equal(&ledger.what, name, left, right, faults);
+    equal("packets written and on the wire", u64::from(sent.packets), on_wire[0].packets);
+    equal("bytes written and on the wire", sent.bytes, on_wire[0].payload_bytes);
+    let taken = counters.packets + counters.retransmitted;
+    let refused = counters.duplicates + counters.dropped;
+    equal(
+        "packets delivered and accounted for",
+        delivered[0].packets + delivered[1].packets,
+        taken + counters.padding + refused,
+    );
+    let bytes = counters.bytes + counters.retransmitted_bytes + RTX_BYTES * counters.retransmitted;
+    let arrived = delivered[0].payload_bytes + delivered[1].payload_bytes;
+    if refused + counters.padding == 0 {
+        equal("bytes delivered and counted", delivered[0].payload_bytes, counters.bytes);
+        equal("header bytes delivered and counted", delivered[0].header_bytes, counters.header_bytes);
+        equal("all bytes delivered and counted", arrived, bytes);
+    }
+    let most = bytes + counters.padding_bytes + refused * (PAYLOAD_BYTES_MAX + RTX_BYTES);
+    if arrived < bytes || arrived > most {
+        faults.push(format!("{}: {arrived} bytes arrived, {bytes} counted", ledger.what));
+    }
+    if ledger.lost_nothing() {
+        equal("packets sent and counted", u64::from(sent.packets), taken);
+        equal("nothing lost and lost", 0, counters.lost);
+    } else if taken + counters.lost > u64::from(sent.packets) {
+        faults.push(format!("{}: {taken} taken and {} lost of {}", ledger.what, counters.lost, sent.packets));
+    }
+}
+
+/// Server to subscriber.
+fn subscribed(
+    run: &Outcome,
+    client: &Seen,
+    ssrc: u32,
+    offered: &Offered,
+    known: &mut BTreeSet<Stream>,
+    faults: &mut Vec<String>,
+) {
+    let what = format!("{} subscribed to {}", name(client), offered.track);
+    let Some(counters) = run.counters(&client.sid, &offered.track, Direction::Subscribe) else {
+        faults.push(format!("{what}: no last counters"));
+        return;
+    };
+    let ends = (run.server, client.address[1]);
+    let (sent, delivered) = carried(run, ends, ssrc, offered.repair_ssrc, known);
+    let ledger = Ledger { what, counters, sent, delivered };
+    let mut equal = |name: &str, left: u64, right: u64| equal(&ledger.what, name, left, right, faults);
+    equal("packets on the wire and counted", sent[0].packets, counters.packets);
+    equal("bytes on the wire and counted", sent[0].payload_bytes, counters.bytes);
+    equal("header bytes on the wire and counted", sent[0].header_bytes, counters.header_bytes);
+    equal("retransmissions on the wire and counted", sent[1].packets, counters.retransmitted);
+    let again = counters.retransmitted_bytes + RTX_BYTES * counters.retransmitted;
+    equal("retransmitted bytes on the wire and counted", sent[1].payload_bytes, again);
+    let (packets, bytes) = distinct(client.heard.get(&ssrc));
+    let arrived: u64 = delivered.iter().map(|carried| carried.packets).sum();
+    if packets > counters.packets || bytes > counters.bytes || packets > arrived {
+        faults.push(format!("{}: got {packets} packets, {bytes} bytes", ledger.what));
+    }
+    if ledger.lost_nothing() {
+        equal("packets counted and received", counters.packets, packets);
+        equal("bytes counted and received", counters.bytes, bytes);
+        equal("nothing lost and lost", 0, counters.lost);
+    }
+    let publisher = run.clients.iter().find_map(|other| {
+        run.counters(&other.sid, &offered.track, Direction::Publish).filter(|_| other.room == client.room)
+    });
+    let received = publisher.map_or(0, |counters| counters.packets + counters.retransmitted);
+    if received < counters.packets + counters.dropped {
+        faults.push(format!("{}: more than the {received} packets received", ledger.what));
+    }
+}
+
+impl Ledger<'_> {
+    /// Whether the network delivered all of it.
+    fn lost_nothing(&self) -> bool {
+        self.sent == self.delivered && self.counters.dropped == 0
+    }
+}
+
+/// What was given to the network and delivered by it: media, retransmissions.
+fn carried(
+    run: &Outcome,
+    (from, to): (SocketAddr, SocketAddr),
+    ssrc: u32,
+    repair_ssrc: Option<u32>,
+    known: &mut BTreeSet<Stream>,
+) -> ([Carried; 2], [Carried; 2]) {
+    let streams = [Some(ssrc), repair_ssrc].map(|ssrc| ssrc.map(|ssrc| Stream { from, to, ssrc }));
+    known.extend(streams.into_iter().flatten());
+    let look = |map: &BTreeMap<Stream, Carried>| {
+        streams.map(|stream| stream.and_then(|stream| map.get(&stream).copied()).unwrap_or_default())
+    };
+    (look(&run.wire.sent), look(&run.wire.delivered))
+}
+
+/// Packets and bytes, a packet that came twice counted once.
+fn distinct(heard: Option<&Heard>) -> (u64, u64) {
+    let packets: BTreeMap<_, _> = heard.into_iter().flat_map(|heard| heard.packets.iter().copied()).collect();
+    (packets.len() as u64, packets.values().map(|tag| tag.payload_bytes()).sum())
+}
+
+fn equal(what: &str, name: &str, left: u64, right: u64, faults: &mut Vec<String>) {
+    if left != right {
+        faults.push(format!("{what}: {name}: {left} and {right}"));
+    }
+}
