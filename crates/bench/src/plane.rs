@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Packets that one loop turn receives: a frame, as GRO delivers it.
 const TURN_PACKETS: usize = FRAME_PACKETS as usize;
 /// Turns of one sample at most.
-const TURNS_MAX: usize = 100;
+const TURNS_MAX: usize = 500;
 /// Virtual time of one sample at most: connectivity checks are answered between samples only, and consent to send ends
 /// after 30 s (RFC 7675 §5.1).
 const SAMPLE_NS_MAX: u64 = 4_000_000_000;

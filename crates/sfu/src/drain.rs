@@ -13,6 +13,7 @@ use fanlight_transport::{IceState, TransportEvent};
 impl Room {
     /// Handles everything that the turn's inputs have caused.
     pub(crate) fn drain(&mut self, ctx: &mut Ctx<'_>, batch: &mut SendBatch) {
+        self.media.flush(ctx.now, &mut self.transports, batch);
         for _ in 0..DRAIN_ROUNDS_MAX {
             let mut quiet = true;
             for id in std::mem::take(&mut self.stirred) {

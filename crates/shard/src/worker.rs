@@ -31,8 +31,8 @@ const CONNECTIONS_MAX: usize = 16_384;
 /// A connection whose 5-tuple belongs to no transport after so long is closed: no check of it was authenticated, or its
 /// session is over.
 const UNKNOWN_CONNECTION_FOR: Duration = Duration::from_secs(5);
-/// How often connections are looked at for that.
-const CONNECTIONS_EVERY: Duration = Duration::from_secs(1);
+/// How often connections are looked at for that; an idle shard wakes for it.
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
 /// How often the kernel's drop counter is read: a file read that walks all UDP sockets of the machine.
 const KERNEL_DROPS_EVERY: Duration = Duration::from_secs(5);
 
@@ -171,7 +171,7 @@ impl Shard {
             published: counters.clone(),
             kernel_drops_base: None,
             kernel_drops_due: Mono::default(),
-            connections_due: Mono::default(),
+            housekeeping_due: Mono::default(),
             more: Vec::new(),
         };
         let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
@@ -205,7 +205,7 @@ struct Worker {
     published: Counters,
     kernel_drops_base: Option<u64>,
     kernel_drops_due: Mono,
-    connections_due: Mono,
+    housekeeping_due: Mono,
     /// Sockets and connections of which one turn did not take everything.
     more: Vec<usize>,
 }
@@ -216,12 +216,11 @@ impl Worker {
         let mut deadline = Mono::default();
         loop {
             let hurry = std::mem::take(&mut self.hurry) || !self.more.is_empty();
-            let wait = if !self.undelivered.is_empty() {
-                RETRY_AFTER.min(deadline.since(self.clock.now().mono()))
-            } else if !hurry {
-                deadline.since(self.clock.now().mono())
-            } else {
+            let wait = if hurry {
                 Duration::ZERO
+            } else {
+                let retry = if self.undelivered.is_empty() { HOUSEKEEPING_EVERY } else { RETRY_AFTER };
+                deadline.since(self.clock.now().mono()).min(retry)
             };
             if let Err(error) = self.poll.poll(&mut events, Some(wait)) {
                 if error.kind() == io::ErrorKind::Interrupted {
@@ -456,8 +455,8 @@ impl Worker {
                 self.counters.udp_kernel_drops = drops.saturating_sub(base);
             }
         }
-        if now.mono() >= self.connections_due {
-            self.connections_due = now.mono() + CONNECTIONS_EVERY;
+        if now.mono() >= self.housekeeping_due {
+            self.housekeeping_due = now.mono() + HOUSEKEEPING_EVERY;
             self.close_unknown_connections(now);
         }
         self.published.publish(&self.counters);

@@ -310,14 +310,7 @@ impl Client {
         }
     }
 
-    fn write(
-        &mut self,
-        kind: usize,
-        at: Instant,
-        step: u32,
-        marker: bool,
-        payload: impl Fn(Tag) -> Vec<u8>,
-    ) {
+    fn write(&mut self, kind: usize, at: Instant, step: u32, marker: bool, payload: impl Fn(Tag) -> Vec<u8>) {
         let Some(mid) = self.mids[kind] else { return };
         let Some(pt) = self.payload_type(mid) else { return };
         let sent = &mut self.seen.sent[kind];

@@ -62,15 +62,19 @@ impl Tag {
     }
 
     fn behind(self, mut packet: Vec<u8>) -> Vec<u8> {
-        let words = [self.room, self.publisher, self.kind, self.number];
-        packet.extend(MAGIC.into_iter().chain(words.into_iter().flat_map(u32::to_be_bytes)));
+        packet.extend(MAGIC.into_iter().chain(self.words()));
         packet.extend(self.filler((self.payload_bytes() as usize).saturating_sub(packet.len())));
         packet
     }
 
+    fn words(self) -> impl Iterator<Item = u8> {
+        [self.room, self.publisher, self.kind, self.number].into_iter().flat_map(u32::to_be_bytes)
+    }
+
+    /// Other for each tag: an odd factor keeps a change of any byte.
     fn filler(self, len: usize) -> impl Iterator<Item = u8> {
-        let first = self.number.wrapping_mul(31).wrapping_add(self.publisher * 7 + self.room);
-        (0..len as u32).map(move |index| first.wrapping_add(index) as u8)
+        let first = self.words().fold(0u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
+        (0..len).map(move |index| first.wrapping_add(index as u8))
     }
 }
 

@@ -40,9 +40,8 @@ impl Message {
     pub fn decode(packet: &[u8]) -> Option<Self> {
         let user = field(packet, USER)?;
         let payload = field(user, PAYLOAD)?;
-        let word = |index: usize| {
-            Some(u32::from_be_bytes(payload.get(index * 4..index * 4 + 4)?.try_into().ok()?))
-        };
+        let word =
+            |index: usize| Some(u32::from_be_bytes(payload.get(index * 4..index * 4 + 4)?.try_into().ok()?));
         let message = Self { room: word(1)?, sender: word(2)?, number: word(3)? };
         let sent = message.encode();
         let whole = field(field(&sent, USER)?, PAYLOAD)? == payload;

@@ -89,7 +89,10 @@ fn dissect(bytes: &[u8]) -> Option<Sealed> {
     }
     let word = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     if (192..224).contains(second) {
-        return Some(Sealed::Rtcp { ssrc: word(4)?, index: word(bytes.len().checked_sub(4)?)? & 0x7fff_ffff });
+        return Some(Sealed::Rtcp {
+            ssrc: word(4)?,
+            index: word(bytes.len().checked_sub(4)?)? & 0x7fff_ffff,
+        });
     }
     let mut header = 12 + usize::from(first & 0x0f) * 4;
     if first & 0x10 != 0 {

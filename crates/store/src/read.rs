@@ -2,9 +2,9 @@
 //! the other.
 
 use crate::DATABASE_FILE;
-use crate::sqlite::{COUNTERS, VERSION, read_counters, version};
+use crate::sqlite::{VERSION, read_counters, version};
 use fanlight_base::RoomSid;
-use fanlight_events::{Direction, Kind};
+use fanlight_events::{Direction, Kind, TrackCounters};
 use fanlight_telemetry::Report;
 use fanlight_telemetry::report::{ParticipantReport, RoomReport, TimelineReport, TrackReport};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
@@ -136,7 +136,7 @@ fn tracks(
         "SELECT participant_sid, sid, direction, kind, source, codec, started_ms, ended_ms, counters_ms, peak_bps,
                 publisher_sid, {}, layers
          FROM tracks WHERE room_sid = ?1 ORDER BY started_ms, id",
-        COUNTERS.join(", ")
+        TrackCounters::NUMBERS.join(", ")
     ))?;
     let mut places: Vec<usize> = (0..participants.len()).collect();
     places.sort_by(|a, b| participants[*a].sid.cmp(&participants[*b].sid));

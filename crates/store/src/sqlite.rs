@@ -6,7 +6,7 @@ mod recover;
 mod schema;
 mod write;
 
-pub(crate) use counters::{COUNTERS, read_counters};
+pub(crate) use counters::read_counters;
 pub(crate) use schema::{VERSION, version};
 
 use crate::DATABASE_FILE;

@@ -48,49 +48,15 @@ pub fn advance(current: &mut TrackCounters, sample: &TrackCounters) {
     *current = next;
 }
 
-// Destructured without `..`, so that a counter added to the catalogue cannot be forgotten here.
+/// Counters by `apply`, gauges of `b`.
 fn combine(a: &TrackCounters, b: &TrackCounters, apply: fn(u64, u64) -> u64) -> TrackCounters {
-    let TrackCounters {
-        packets,
-        bytes,
-        header_bytes,
-        retransmitted,
-        retransmitted_bytes,
-        padding,
-        padding_bytes,
-        lost,
-        out_of_order,
-        duplicates,
-        dropped,
-        nacks,
-        plis,
-        firs,
-        frames,
-        key_frames,
-        jitter_us,
-        rtt_us,
-        layers,
-    } = b;
+    let counters = TrackCounters::COUNTERS.len();
+    let numbers = a.numbers().zip(b.numbers()).enumerate();
     TrackCounters {
-        packets: apply(a.packets, *packets),
-        bytes: apply(a.bytes, *bytes),
-        header_bytes: apply(a.header_bytes, *header_bytes),
-        retransmitted: apply(a.retransmitted, *retransmitted),
-        retransmitted_bytes: apply(a.retransmitted_bytes, *retransmitted_bytes),
-        padding: apply(a.padding, *padding),
-        padding_bytes: apply(a.padding_bytes, *padding_bytes),
-        lost: apply(a.lost, *lost),
-        out_of_order: apply(a.out_of_order, *out_of_order),
-        duplicates: apply(a.duplicates, *duplicates),
-        dropped: apply(a.dropped, *dropped),
-        nacks: apply(a.nacks, *nacks),
-        plis: apply(a.plis, *plis),
-        firs: apply(a.firs, *firs),
-        frames: apply(a.frames, *frames),
-        key_frames: apply(a.key_frames, *key_frames),
-        jitter_us: *jitter_us,
-        rtt_us: *rtt_us,
-        layers: combine_layers(&a.layers, layers, apply),
+        layers: combine_layers(&a.layers, &b.layers, apply),
+        ..TrackCounters::from_numbers(
+            numbers.map(|(place, (a, b))| if place < counters { apply(a, b) } else { b }),
+        )
     }
 }
 

@@ -5,10 +5,13 @@
 //! drained, and each subscription takes all of them at once. Whatever else happens to the track is preceded by what
 //! waits, so that every subscription sees the same packets in the same order.
 
+use super::awaited::Held;
+use super::down::{Outbound, SourceTimes};
 use super::forward::rewrite::Numbers;
-use super::header::PassedRef;
 use super::packet::{Packet, Record};
-use super::spec::TrackKey;
+use super::spec::{MediaEvent, TrackKey};
+use super::{RoomMedia, Transports};
+use fanlight_base::{Now, SendBatch};
 use fanlight_rtp::payload::vp8::Vp8Descriptor;
 use fanlight_rtp::{Slab, SlotRef};
 
@@ -33,11 +36,7 @@ impl Waiting {
     /// As subscriptions meet it; `None` when the store has let go of it.
     pub(super) fn packet<'a>(&self, slab: &'a Slab) -> Option<Packet<'a>> {
         let Record { passed, payload } = slab.get(self.slot).and_then(Record::read)?;
-        Some(self.with(passed, payload))
-    }
-
-    fn with<'a>(&self, passed: PassedRef<'a>, payload: &'a [u8]) -> Packet<'a> {
-        Packet {
+        Some(Packet {
             layer: self.layer,
             source: self.source,
             numbers: self.numbers,
@@ -52,7 +51,7 @@ impl Waiting {
             passed,
             payload,
             slot: self.slot,
-        }
+        })
     }
 }
 
@@ -91,5 +90,55 @@ impl Bursts {
         if self.tracks.is_empty() {
             self.tracks = tracks;
         }
+    }
+}
+
+impl RoomMedia {
+    /// Forwards everything that waits.
+    pub(crate) fn flush(&mut self, now: Now, transports: &mut Transports, batch: &mut SendBatch) {
+        let tracks = self.bursts.take();
+        for key in &tracks {
+            self.flush_track(now, transports, *key, batch);
+        }
+        self.bursts.give_back(tracks);
+    }
+
+    /// Forwards what waits of one track.
+    pub(super) fn flush_track(
+        &mut self,
+        now: Now,
+        transports: &mut Transports,
+        key: TrackKey,
+        batch: &mut SendBatch,
+    ) {
+        let Some(track) = self.tracks.get_mut(key.0) else { return };
+        if track.burst.is_empty() {
+            return;
+        }
+        let mut burst = std::mem::take(&mut track.burst);
+        let slab = self.store.slab();
+        let packets: [Option<Packet<'_>>; BURST_PACKETS_MAX] =
+            std::array::from_fn(|place| burst.get(place)?.packet(slab));
+        let mut out = Outbound { now, transports, batch, header: &mut self.header };
+        for down in &mut track.downs {
+            for (waiting, packet) in burst.iter_mut().zip(&packets) {
+                let Some(packet) = packet else { continue };
+                match down.forward(&mut out, packet, &SourceTimes::NONE) {
+                    Ok(false) => {}
+                    Ok(true) => self.events.push(MediaEvent::FirstForwarded { down: down.key }),
+                    Err(dropped) => {
+                        waiting.awaited |= dropped.awaits_key_frame();
+                        down.counters.count(dropped);
+                    }
+                }
+            }
+        }
+        for waiting in &burst {
+            let (timestamp, marker) = (waiting.numbers.timestamp, waiting.marker);
+            let held = Held { timestamp, marker, payload_type: waiting.payload_type, slot: waiting.slot };
+            track.hold(waiting.layer, waiting.numbers.sequence, held, waiting.awaited);
+        }
+        burst.clear();
+        track.burst = burst;
     }
 }

@@ -68,6 +68,11 @@ impl Dropped {
         Self::Unsendable,
     ];
 
+    /// Whether the subscription waits for a key frame of the packet's layer.
+    pub(super) const fn awaits_key_frame(self) -> bool {
+        matches!(self, Self::NoKeyFrame | Self::NextLayer)
+    }
+
     #[cfg(test)]
     pub(super) const fn as_str(self) -> &'static str {
         match self {

@@ -1,8 +1,9 @@
 //! RTP and RTCP of one room: what publishers send, chosen, rewritten and sealed for each subscriber.
 //!
 //! A room's media is driven like every core: [`RoomMedia::handle_rtp`], [`RoomMedia::handle_rtcp`] and
-//! [`RoomMedia::handle_timeout`] write packets into the batch at once (there is no pacer yet); what signalling has to
-//! hear is drained with [`RoomMedia::poll_event`]. The transports stand in a table of their own, because signalling and
+//! [`RoomMedia::handle_timeout`] write packets into the batch (there is no pacer yet), packets in the middle of a video
+//! stream with [`RoomMedia::flush`] at the turn's end; what signalling has to hear is drained with
+//! [`RoomMedia::poll_event`]. The transports stand in a table of their own, because signalling and
 //! data use them too.
 //!
 //! A packet's way: `uplink` finds its track and layer and enters it into its stream, `packet` reads the payload's
@@ -12,6 +13,7 @@
 
 mod arrivals;
 mod awaited;
+mod burst;
 mod clock;
 mod compact;
 mod down;
@@ -43,10 +45,12 @@ pub(crate) use spec::{
 pub(crate) use transports::{TransportId, Transports};
 
 use crate::output::Why;
+use burst::Bursts;
 use fanlight_base::{Bounded, Mono, Now, Random, SendBatch};
 use fanlight_events::TrackCounters;
 use fanlight_rtp::RtpHeader;
 use fanlight_rtp::rtcp::ReportBlock;
+use fanlight_rtp::twcc::PacketResult;
 use header::{HEADER_BYTES_MAX, Passed};
 use limits::EVENTS_MAX;
 use peers::Peers;
@@ -64,6 +68,7 @@ pub(crate) struct RoomMedia {
     downs: Slots<DownPlace>,
     store: Store,
     timers: Timers<Task>,
+    bursts: Bursts,
     events: Events,
     random: Random,
     /// SSRC under which we report to publishers.
@@ -73,7 +78,7 @@ pub(crate) struct RoomMedia {
     // Buffers that are used again for every packet.
     header: Box<[u8; HEADER_BYTES_MAX]>,
     passed: Passed,
-    record: Vec<u8>,
+    feedback_results: Vec<PacketResult>,
     rtcp: Vec<u8>,
     sequences: Vec<u16>,
     blocks: Vec<ReportBlock>,
@@ -133,13 +138,14 @@ impl RoomMedia {
             downs: Slots::default(),
             store: Store::new(),
             timers: Timers::new(),
+            bursts: Bursts::default(),
             events: Events(Bounded::new(EVENTS_MAX)),
             our_ssrc: random.u32() | 1,
             our_cname: random.alphanumeric(16),
             random,
             header: Box::new([0; HEADER_BYTES_MAX]),
             passed: Passed::new(),
-            record: Vec::new(),
+            feedback_results: Vec::new(),
             rtcp: Vec::new(),
             sequences: Vec::new(),
             blocks: Vec::new(),
@@ -165,7 +171,8 @@ impl RoomMedia {
         }
     }
 
-    /// Ends a track and its subscriptions, whose keys go stale: unsubscribe them first for their counters.
+    /// Ends a track and its subscriptions, whose keys go stale: unsubscribe them first for their counters. Packets of
+    /// this turn that were not flushed end with it.
     pub(crate) fn unpublish(&mut self, track: TrackKey) -> TrackCounters {
         let Some(mut track) = self.tracks.remove(track.0) else { return TrackCounters::default() };
         for down in std::mem::take(&mut track.downs) {
@@ -222,6 +229,7 @@ impl RoomMedia {
 
     /// Everything that is due.
     pub(crate) fn handle_timeout(&mut self, now: Now, transports: &mut Transports, batch: &mut SendBatch) {
+        self.flush(now, transports, batch);
         while let Some((when, task)) = self.timers.pop_due(now.mono()) {
             self.run(now, transports, when, task, batch);
         }

@@ -152,7 +152,8 @@ impl DownCounters {
 }
 
 fn totals(counters: &DownCounters, track: &Track) -> TrackCounters {
-    let unasked = |reason: &Dropped| matches!(reason, Dropped::Disabled | Dropped::OtherLayer | Dropped::NextLayer);
+    let unasked =
+        |reason: &Dropped| matches!(reason, Dropped::Disabled | Dropped::OtherLayer | Dropped::NextLayer);
     let reasons = Dropped::ALL.iter().zip(counters.dropped);
     let mut all = TrackCounters {
         header_bytes: counters.header_bytes,

@@ -1,6 +1,8 @@
 //! A published track: its codecs, its layers and the subscriptions to it.
 
 use super::Events;
+use super::awaited::Held;
+use super::burst::Waiting;
 use super::down::{Down, SourceTimes};
 use super::forward::select::LayerSet;
 use super::layer::Layer;
@@ -164,6 +166,24 @@ impl Track {
         }
         for (layer, rid) in self.layers.iter_mut().zip(rids) {
             layer.rid = rid;
+        }
+    }
+
+    /// Whether the layer is active and its stream has this SSRC.
+    pub(super) fn flows(&self, layer: u8, ssrc: u32) -> bool {
+        let layer = self.layers.get(usize::from(layer)).filter(|layer| layer.active);
+        layer.and_then(|layer| layer.stream.as_ref()).is_some_and(|stream| stream.ssrc == ssrc)
+    }
+
+    /// Keeps a packet for those who wait for a key frame, or nothing any more when nobody does.
+    #[inline]
+    pub(super) fn hold(&mut self, layer: u8, sequence: u64, held: Held, awaited: bool) {
+        let layer = self.layers.get_mut(usize::from(layer));
+        let Some(stream) = layer.and_then(|layer| layer.stream.as_mut()) else { return };
+        if awaited {
+            stream.awaited.hold(sequence, held);
+        } else {
+            stream.awaited.clear();
         }
     }
 

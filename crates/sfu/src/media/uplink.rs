@@ -2,7 +2,8 @@
 
 use super::arrivals::Arrival;
 use super::awaited::Held;
-use super::down::{Down, Dropped, Outbound, SourceTimes};
+use super::burst::{BURST_PACKETS_MAX, Waiting};
+use super::down::{Down, Outbound, SourceTimes};
 use super::header::Passed;
 use super::layer::{Layer, Stream};
 use super::limits::LAYERS_MAX;
@@ -160,6 +161,11 @@ impl RoomMedia {
         piece: &Piece<'_>,
         batch: &mut SendBatch,
     ) {
+        let Some(track) = self.tracks.get(key.0) else { return };
+        // Another stream, or a layer that begins: subscriptions choose anew, after what waits.
+        if !track.burst.is_empty() && !track.flows(layer, piece.ssrc) {
+            self.flush_track(now, transports, key, batch);
+        }
         let Some(track) = self.tracks.get_mut(key.0) else { return };
         let taken = if track.choose_codec(piece.payload_type, &mut self.events) {
             bind(track, layer, piece.ssrc, &mut self.events, self.peers.get_mut(track.transport));
@@ -203,22 +209,50 @@ impl RoomMedia {
     ) {
         let Some(track) = self.tracks.get_mut(key.0) else { return };
         let facts = &taken.facts;
+        let numbers = facts.numbers(taken.sequence, piece.timestamp);
+        let passed = self.passed.bytes();
+        let slot =
+            if track.keeps { self.store.insert(now.mono(), passed, piece.payload) } else { SlotRef::NONE };
+        self.bursts.stored(slot.len());
+        let decodable = facts.key_frame || facts.opaque || track.kind == Kind::Audio;
+        if !decodable && !taken.late && slot != SlotRef::NONE {
+            if track.burst.is_empty() {
+                self.bursts.begin(key);
+            }
+            track.burst.push(Waiting {
+                layer,
+                source: taken.source,
+                numbers,
+                marker: piece.marker,
+                payload_type: piece.payload_type,
+                vp8: facts.vp8,
+                slot,
+                awaited: false,
+            });
+            if track.burst.len() >= BURST_PACKETS_MAX {
+                self.flush_track(now, transports, key, batch);
+            }
+            if self.bursts.is_full() {
+                self.flush(now, transports, batch);
+            }
+            return;
+        }
+        self.flush_track(now, transports, key, batch);
+        let Some(track) = self.tracks.get_mut(key.0) else { return };
         let stream = track.layers.get(usize::from(layer)).and_then(|layer| layer.stream.as_ref());
         let entry = match track.kind {
             Kind::Audio => !taken.late,
             // What a latecomer begins may have gone by.
             Kind::Video => {
-                (facts.key_frame || facts.opaque)
+                decodable
                     && (!taken.late || stream.is_some_and(|stream| stream.awaited.covers(taken.sequence)))
             }
         };
         let times = if entry { track.source_times() } else { SourceTimes::NONE };
-        let payload_start = Record::write(&mut self.record, self.passed.bytes(), piece.payload);
-        let slot = if track.keeps { self.store.insert(now.mono(), &self.record) } else { SlotRef::NONE };
-        let mut packet = Packet {
+        let packet = Packet {
             layer,
             source: taken.source,
-            numbers: facts.numbers(taken.sequence, piece.timestamp),
+            numbers,
             late: taken.late,
             marker: piece.marker,
             payload_type: piece.payload_type,
@@ -227,17 +261,17 @@ impl RoomMedia {
             frame_end: piece.marker && track.kind == Kind::Video,
             vp8: facts.vp8,
             passed: self.passed.as_ref(),
-            payload: self.record.get_mut(payload_start..).unwrap_or_default(),
+            payload: piece.payload,
             slot,
         };
         let mut out = Outbound { now, transports, batch, header: &mut self.header };
         let mut awaited = false;
         for down in &mut track.downs {
-            match down.forward(&mut out, &mut packet, &times) {
+            match down.forward(&mut out, &packet, &times) {
                 Ok(false) => {}
                 Ok(true) => self.events.push(MediaEvent::FirstForwarded { down: down.key }),
                 Err(dropped) => {
-                    awaited |= matches!(dropped, Dropped::NoKeyFrame | Dropped::NextLayer);
+                    awaited |= dropped.awaits_key_frame();
                     down.counters.count(dropped);
                 }
             }
@@ -245,26 +279,10 @@ impl RoomMedia {
         if entry && taken.late {
             self.catch_up(now, transports, (key, layer), taken, batch);
         }
-        self.hold(key, layer, piece, (taken.sequence, slot), awaited);
-    }
-
-    /// Keeps a packet for those who wait for a key frame, or nothing any more when nobody does.
-    #[inline]
-    fn hold(
-        &mut self,
-        key: TrackKey,
-        layer: u8,
-        piece: &Piece<'_>,
-        (sequence, slot): (u64, SlotRef),
-        awaited: bool,
-    ) {
-        let layer = self.tracks.get_mut(key.0).and_then(|track| track.layers.get_mut(usize::from(layer)));
-        let Some(stream) = layer.and_then(|layer| layer.stream.as_mut()) else { return };
-        if awaited {
+        if let Some(track) = self.tracks.get_mut(key.0) {
             let (timestamp, marker, payload_type) = (piece.timestamp, piece.marker, piece.payload_type);
-            stream.awaited.hold(sequence, Held { timestamp, marker, payload_type, slot });
-        } else {
-            stream.awaited.clear();
+            let held = Held { timestamp, marker, payload_type, slot };
+            track.hold(layer, taken.sequence, held, awaited);
         }
     }
 
@@ -285,9 +303,7 @@ impl RoomMedia {
         for (sequence, held) in stream.awaited.after(entry.sequence) {
             let Some(record) = self.store.slab().get(held.slot).and_then(Record::read) else { continue };
             let facts = format.read(record.payload);
-            self.record.clear();
-            self.record.extend_from_slice(record.payload);
-            let mut packet = Packet {
+            let packet = Packet {
                 layer,
                 source: entry.source,
                 numbers: facts.numbers(sequence, held.timestamp),
@@ -299,13 +315,13 @@ impl RoomMedia {
                 frame_end: held.marker,
                 vp8: facts.vp8,
                 passed: record.passed,
-                payload: &mut self.record,
+                payload: record.payload,
                 slot: held.slot,
             };
             let mut out = Outbound { now, transports, batch, header: &mut self.header };
             let began = |down: &&mut Down| down.began_with(entry.source, entry.sequence);
             for down in track.downs.iter_mut().filter(began) {
-                if let Err(dropped) = down.forward(&mut out, &mut packet, &SourceTimes::NONE) {
+                if let Err(dropped) = down.forward(&mut out, &packet, &SourceTimes::NONE) {
                     down.counters.count(dropped);
                 }
             }

@@ -4,7 +4,7 @@
 use super::name;
 use crate::outcome::{Heard, Offered, Outcome, Seen, Sent};
 use crate::wire::{Carried, Stream};
-use fanlight_events::{Direction, TrackCounters};
+use fanlight_events::Direction;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -13,12 +13,10 @@ const RTX_BYTES: u64 = 2;
 /// No packet here has a larger payload.
 const PAYLOAD_BYTES_MAX: u64 = 1_100;
 
-/// One track in one direction: its name, the server's counters and what the network carried, media and retransmissions.
+/// Takes down what does not add up of one track in one direction.
 struct Ledger<'a> {
     what: String,
-    counters: &'a TrackCounters,
-    sent: [Carried; 2],
-    delivered: [Carried; 2],
+    faults: &'a mut Vec<String>,
 }
 
 pub(super) fn conservation(run: &Outcome, faults: &mut Vec<String>) {
@@ -51,13 +49,12 @@ fn published(
     };
     let ends = (client.address[0], run.server);
     let (on_wire, delivered) = carried(run, ends, sent.ssrc, sent.repair_ssrc, known);
-    let ledger = Ledger { what, counters, sent: on_wire, delivered };
-    let mut equal = |name: &str, left: u64, right: u64| equal(&ledger.what, name, left, right, faults);
-    equal("packets written and on the wire", u64::from(sent.packets), on_wire[0].packets);
-    equal("bytes written and on the wire", sent.bytes, on_wire[0].payload_bytes);
+    let mut ledger = Ledger { what, faults };
+    ledger.equal("packets written and on the wire", u64::from(sent.packets), on_wire[0].packets);
+    ledger.equal("bytes written and on the wire", sent.bytes, on_wire[0].payload_bytes);
     let taken = counters.packets + counters.retransmitted;
     let refused = counters.duplicates + counters.dropped;
-    equal(
+    ledger.equal(
         "packets delivered and accounted for",
         delivered[0].packets + delivered[1].packets,
         taken + counters.padding + refused,
@@ -65,19 +62,19 @@ fn published(
     let bytes = counters.bytes + counters.retransmitted_bytes + RTX_BYTES * counters.retransmitted;
     let arrived = delivered[0].payload_bytes + delivered[1].payload_bytes;
     if refused + counters.padding == 0 {
-        equal("bytes delivered and counted", delivered[0].payload_bytes, counters.bytes);
-        equal("header bytes delivered and counted", delivered[0].header_bytes, counters.header_bytes);
-        equal("all bytes delivered and counted", arrived, bytes);
+        ledger.equal("bytes delivered and counted", delivered[0].payload_bytes, counters.bytes);
+        ledger.equal("header bytes delivered and counted", delivered[0].header_bytes, counters.header_bytes);
+        ledger.equal("all bytes delivered and counted", arrived, bytes);
     }
     let most = bytes + counters.padding_bytes + refused * (PAYLOAD_BYTES_MAX + RTX_BYTES);
     if arrived < bytes || arrived > most {
-        faults.push(format!("{}: {arrived} bytes arrived, {bytes} counted", ledger.what));
+        ledger.fault(&format!("{arrived} bytes arrived, {bytes} counted"));
     }
-    if ledger.lost_nothing() {
-        equal("packets sent and counted", u64::from(sent.packets), taken);
-        equal("nothing lost and lost", 0, counters.lost);
+    if on_wire == delivered && refused == 0 {
+        ledger.equal("packets sent and counted", u64::from(sent.packets), taken);
+        ledger.equal("nothing lost and lost", 0, counters.lost);
     } else if taken + counters.lost > u64::from(sent.packets) {
-        faults.push(format!("{}: {taken} taken and {} lost of {}", ledger.what, counters.lost, sent.packets));
+        ledger.fault(&format!("{taken} taken and {} lost of {}", counters.lost, sent.packets));
     }
 }
 
@@ -97,37 +94,41 @@ fn subscribed(
     };
     let ends = (run.server, client.address[1]);
     let (sent, delivered) = carried(run, ends, ssrc, offered.repair_ssrc, known);
-    let ledger = Ledger { what, counters, sent, delivered };
-    let mut equal = |name: &str, left: u64, right: u64| equal(&ledger.what, name, left, right, faults);
-    equal("packets on the wire and counted", sent[0].packets, counters.packets);
-    equal("bytes on the wire and counted", sent[0].payload_bytes, counters.bytes);
-    equal("header bytes on the wire and counted", sent[0].header_bytes, counters.header_bytes);
-    equal("retransmissions on the wire and counted", sent[1].packets, counters.retransmitted);
+    let mut ledger = Ledger { what, faults };
+    ledger.equal("packets on the wire and counted", sent[0].packets, counters.packets);
+    ledger.equal("bytes on the wire and counted", sent[0].payload_bytes, counters.bytes);
+    ledger.equal("header bytes on the wire and counted", sent[0].header_bytes, counters.header_bytes);
+    ledger.equal("retransmissions on the wire and counted", sent[1].packets, counters.retransmitted);
     let again = counters.retransmitted_bytes + RTX_BYTES * counters.retransmitted;
-    equal("retransmitted bytes on the wire and counted", sent[1].payload_bytes, again);
+    ledger.equal("retransmitted bytes on the wire and counted", sent[1].payload_bytes, again);
     let (packets, bytes) = distinct(client.heard.get(&ssrc));
     let arrived: u64 = delivered.iter().map(|carried| carried.packets).sum();
     if packets > counters.packets || bytes > counters.bytes || packets > arrived {
-        faults.push(format!("{}: got {packets} packets, {bytes} bytes", ledger.what));
+        ledger.fault(&format!("got {packets} packets, {bytes} bytes"));
     }
-    if ledger.lost_nothing() {
-        equal("packets counted and received", counters.packets, packets);
-        equal("bytes counted and received", counters.bytes, bytes);
-        equal("nothing lost and lost", 0, counters.lost);
+    if sent == delivered && counters.dropped == 0 {
+        ledger.equal("packets counted and received", counters.packets, packets);
+        ledger.equal("bytes counted and received", counters.bytes, bytes);
+        ledger.equal("nothing lost and lost", 0, counters.lost);
     }
     let publisher = run.clients.iter().find_map(|other| {
         run.counters(&other.sid, &offered.track, Direction::Publish).filter(|_| other.room == client.room)
     });
     let received = publisher.map_or(0, |counters| counters.packets + counters.retransmitted);
     if received < counters.packets + counters.dropped {
-        faults.push(format!("{}: more than the {received} packets received", ledger.what));
+        ledger.fault(&format!("more than the {received} packets received"));
     }
 }
 
 impl Ledger<'_> {
-    /// Whether the network delivered all of it.
-    fn lost_nothing(&self) -> bool {
-        self.sent == self.delivered && self.counters.dropped == 0
+    fn equal(&mut self, name: &str, left: u64, right: u64) {
+        if left != right {
+            self.fault(&format!("{name}: {left} and {right}"));
+        }
+    }
+
+    fn fault(&mut self, fault: &str) {
+        self.faults.push(format!("{}: {fault}", self.what));
     }
 }
 
@@ -151,10 +152,4 @@ fn carried(
 fn distinct(heard: Option<&Heard>) -> (u64, u64) {
     let packets: BTreeMap<_, _> = heard.into_iter().flat_map(|heard| heard.packets.iter().copied()).collect();
     (packets.len() as u64, packets.values().map(|tag| tag.payload_bytes()).sum())
-}
-
-fn equal(what: &str, name: &str, left: u64, right: u64, faults: &mut Vec<String>) {
-    if left != right {
-        faults.push(format!("{what}: {name}: {left} and {right}"));
-    }
 }

@@ -6,7 +6,12 @@ use crate::outcome::Outcome;
 pub(super) fn delivery(run: &Outcome, faults: &mut Vec<String>) {
     for client in &run.clients {
         if client.messages_sent != run.messages {
-            faults.push(format!("{} sent {} of {} messages", name(client), client.messages_sent, run.messages));
+            faults.push(format!(
+                "{} sent {} of {} messages",
+                name(client),
+                client.messages_sent,
+                run.messages
+            ));
         }
         if client.strange_messages > 0 {
             faults.push(format!("{}: {} messages nobody sent", name(client), client.strange_messages));

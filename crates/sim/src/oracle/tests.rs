@@ -81,7 +81,7 @@ fn a_packet_or_a_byte_too_many_or_too_few_is_seen() {
     assert_seen(&run, "bytes on the wire and counted", |run| counters(run, down).bytes -= 1);
     assert_seen(&run, "header bytes on the wire", |run| counters(run, down).header_bytes += 4);
     assert_seen(&run, "retransmitted bytes on the wire", |run| counters(run, down).retransmitted_bytes += 1);
-    assert_seen(&run, "packets counted and received", |run| drop(heard(run, 1).packets.pop()));
+    assert_seen(&run, "packets counted and received", |run| heard(run, 1).packets.truncate(20));
     assert_seen(&run, "no last counters", |run| drop(run.counted.pop()));
     assert_seen(&run, "no last counters", |run| run.counted.push(run.counted[0].clone()));
     assert_seen(&run, "is no track's", |run| {
@@ -124,7 +124,7 @@ fn a_nonce_used_twice_is_seen() {
 #[test]
 fn a_data_message_lost_doubled_reordered_or_astray_is_seen() {
     let run = calm();
-    assert_seen(&run, "got messages", |run| drop(run.clients[0].messages.pop()));
+    assert_seen(&run, "got messages", |run| run.clients[0].messages.truncate(9));
     assert_seen(&run, "got messages", |run| {
         let again = run.clients[0].messages[0];
         run.clients[0].messages.push(again);

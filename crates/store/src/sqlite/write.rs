@@ -1,7 +1,8 @@
 //! One batch, one transaction. Every row carries its key, so writing a batch twice changes nothing.
 
-use super::counters::{COUNTERS, layers, values};
+use super::counters::{layers, values};
 use super::{immediate, int};
+use fanlight_events::TrackCounters;
 use fanlight_telemetry::{
     Batch, CountersRow, ParticipantRow, RoomRow, TimelineRow, TrackRow, direction_name, kind_name,
 };
@@ -97,7 +98,6 @@ fn participant(transaction: &Transaction<'_>, row: &ParticipantRow) -> Result<us
 }
 
 fn track(transaction: &Transaction<'_>, row: &TrackRow) -> Result<usize, rusqlite::Error> {
-    let (counters, layers) = (values(&row.counters), layers(&row.counters));
     let (id, started_ms, peak_bps) = (int(row.id), int(row.started_ms), int(row.peak_bps));
     let (ended_ms, counters_ms) = (row.ended_ms.map(int), row.counters_ms.map(int));
     let (direction, kind) = (direction_name(row.direction), kind_name(row.kind));
@@ -124,13 +124,12 @@ fn track(transaction: &Transaction<'_>, row: &TrackRow) -> Result<usize, rusqlit
         &counters_ms,
         &peak_bps,
     ];
-    execute(transaction, &TRACK, &columns, &counters, &layers)
+    execute(transaction, &TRACK, &columns, &row.counters)
 }
 
 fn series(transaction: &Transaction<'_>, row: &CountersRow) -> Result<usize, rusqlite::Error> {
-    let (counters, layers) = (values(&row.counters), layers(&row.counters));
     let columns: [&dyn ToSql; 3] = [&int(row.track_id), &int(row.number), &int(row.t_ms)];
-    execute(transaction, &SERIES, &columns, &counters, &layers)
+    execute(transaction, &SERIES, &columns, &row.counters)
 }
 
 fn timeline(transaction: &Transaction<'_>, row: &TimelineRow) -> Result<usize, rusqlite::Error> {
@@ -152,7 +151,7 @@ fn timeline(transaction: &Transaction<'_>, row: &TimelineRow) -> Result<usize, r
 
 /// `columns`, then the counters, then their layers.
 fn replace(table: &str, columns: &[&str]) -> String {
-    let names: Vec<&str> = columns.iter().chain(&COUNTERS).chain(&["layers"]).copied().collect();
+    let names: Vec<&str> = columns.iter().chain(TrackCounters::NUMBERS).chain(&["layers"]).copied().collect();
     let places = vec!["?"; names.len()].join(", ");
     format!("INSERT OR REPLACE INTO {table} ({}) VALUES ({places})", names.join(", "))
 }
@@ -161,14 +160,13 @@ fn execute(
     transaction: &Transaction<'_>,
     sql: &str,
     columns: &[&dyn ToSql],
-    counters: &[i64],
-    layers: &Option<String>,
+    counters: &TrackCounters,
 ) -> Result<usize, rusqlite::Error> {
-    let counters = counters.iter().map(|value| value as &dyn ToSql);
-    let layers: &dyn ToSql = layers;
+    let (numbers, layers): (Vec<i64>, _) = (values(counters).collect(), layers(counters));
+    let numbers = numbers.iter().map(|number| number as &dyn ToSql);
     transaction
         .prepare_cached(sql)?
-        .execute(params_from_iter(columns.iter().copied().chain(counters).chain([layers])))
+        .execute(params_from_iter(columns.iter().copied().chain(numbers).chain([&layers as &dyn ToSql])))
 }
 
 fn json<T: serde::Serialize>(value: &T) -> String {

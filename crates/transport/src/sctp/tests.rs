@@ -225,16 +225,6 @@ fn empty_messages_come_out_empty() {
 
 #[test]
 fn truncated_and_mutated_packets_do_no_harm() {
-    search(400);
-}
-
-#[test]
-#[ignore = "the same for ten seconds"]
-fn many_more_mutated_packets_do_no_harm() {
-    search(60_000);
-}
-
-fn search(rounds: usize) {
     let genuine = [
         init(PEER_TAG),
         packet(7, &[chunk(10, 0, &[1; 32])]),
@@ -245,7 +235,7 @@ fn search(rounds: usize) {
         packet(7, &[chunk(4, 0, &[0, 1, 0, 8, 1, 2, 3, 4])]),
     ];
     let mut random = fanlight_base::Random::from_seed([9; 32]);
-    for _ in 0..rounds {
+    for _ in 0..2_000 {
         let mut attack = Attack::established();
         let id = attack.sctp.open(attack.now, genuine_open());
         for _ in 0..=random.below(6) {

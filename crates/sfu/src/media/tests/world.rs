@@ -160,6 +160,7 @@ impl World {
             for n in 0..self.clients.len() {
                 self.carry_in(n);
             }
+            self.media.flush(self.now, &mut self.transports, &mut self.batch);
         }
         while let Some(event) = self.media.poll_event() {
             self.events.push(event);
