@@ -6,6 +6,7 @@ use crate::payload::Medium;
 use std::net::SocketAddr;
 use std::time::Instant;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::channel::{ChannelConfig, Reliability};
 use str0m::media::{Direction, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::RtpWrite;
@@ -17,8 +18,8 @@ const FIRST_SEQUENCE: u64 = 1_000;
 /// What a connection says.
 #[derive(Debug)]
 pub(crate) enum Said {
-    /// A datagram for the server.
-    Datagram(Vec<u8>),
+    /// A datagram for the server, and which of its addresses it is for.
+    Datagram { to: SocketAddr, bytes: Vec<u8> },
     /// A packet that arrived and was authentic.
     Packet { ssrc: u32, sequence: u64, payload: Vec<u8> },
 }
@@ -40,6 +41,8 @@ pub(crate) struct Connection {
     pending: Option<SdpPendingOffer>,
     sending: Vec<Sending>,
     key_frame: bool,
+    /// Media sections of the last offer that was taken.
+    pub(crate) sections: usize,
 }
 
 impl Connection {
@@ -59,7 +62,23 @@ impl Connection {
             pending: None,
             sending: Vec::new(),
             key_frame: true,
+            sections: 0,
         })
+    }
+
+    /// An offer with the two data channels that LiveKit's clients open.
+    pub(crate) fn offer_channels(&mut self) -> Result<String, Failure> {
+        let mut changes = self.rtc.sdp_api();
+        changes.add_channel("_reliable".to_owned());
+        changes.add_channel_with_config(ChannelConfig {
+            label: "_lossy".to_owned(),
+            ordered: false,
+            reliability: Reliability::MaxRetransmits { retransmits: 0 },
+            ..Default::default()
+        });
+        let (offer, pending) = changes.apply().ok_or("nothing to offer")?;
+        self.pending = Some(pending);
+        Ok(offer.to_sdp_string())
     }
 
     /// An offer with one more track for each of `cids`.
@@ -88,6 +107,7 @@ impl Connection {
     /// The answer to an offer.
     pub(crate) fn take_offer(&mut self, sdp: &str) -> Result<String, Failure> {
         let offer = SdpOffer::from_sdp_string(sdp)?;
+        self.sections = sdp.matches("\nm=").count() - sdp.matches("\nm=application").count();
         Ok(self.rtc.sdp_api().accept_offer(offer)?.to_sdp_string())
     }
 
@@ -133,7 +153,9 @@ impl Connection {
                     self.deadline = at;
                     return Ok(());
                 }
-                Output::Transmit(transmit) => said(Said::Datagram(transmit.contents.to_vec())),
+                Output::Transmit(transmit) => {
+                    said(Said::Datagram { to: transmit.destination, bytes: transmit.contents.to_vec() });
+                }
                 Output::Event(Event::Connected) => self.connected = true,
                 Output::Event(Event::KeyframeRequest(_)) => self.key_frame = true,
                 Output::Event(Event::RtpPacket(packet)) => said(Said::Packet {

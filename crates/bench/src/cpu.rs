@@ -42,7 +42,7 @@ impl Stopwatch {
     }
 }
 
-fn thread_ns() -> u64 {
+pub(crate) fn thread_ns() -> u64 {
     let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ThreadCPUTime);
     let part = |value: i64| u64::try_from(value).unwrap_or(0);
     part(tv_sec).saturating_mul(1_000_000_000).saturating_add(part(tv_nsec))

@@ -3,13 +3,13 @@
 use crate::Failure;
 use crate::connection::Said;
 use crate::cpu::Stopwatch;
-use crate::participant::Participant;
+use crate::participant::{News, Participant, Sending};
 use crate::payload::Medium;
 use fanlight_base::{Addresses, Mono, Now, PeerKey, Protocol, Redacted, RoomSid, SendBatch};
 use fanlight_sfu::input::{AddTrack, Command, Join, Layout, Quirks, Request, Target};
 use fanlight_sfu::model::{Kind, ParticipantKind, Permission, RoomConfig, Source};
 use fanlight_sfu::output::{Output, Signal};
-use fanlight_sfu::{Sfu, SfuConfig};
+use fanlight_sfu::{Sfu, SfuConfig, TextLimits};
 use fanlight_transport::candidate::LocalCandidate;
 use fanlight_transport::sdp::SessionDescription;
 use fanlight_transport::{Certificate, ClockAnchor};
@@ -45,8 +45,6 @@ pub(crate) enum Role {
     Publisher { tracks: usize },
     /// Receives everything.
     Subscriber,
-    /// Both.
-    Both { tracks: usize },
 }
 
 pub(crate) struct Hall {
@@ -80,6 +78,7 @@ impl Hall {
             certificate: Certificate::generate()?,
             anchor: ClockAnchor::new(anchor, Mono::default()),
             candidates: vec![LocalCandidate::new(server, Protocol::Udp)],
+            texts: TextLimits::default(),
             envelope: fanlight_livekit::data::ENVELOPE,
         });
         let mut hall = Self {
@@ -133,7 +132,7 @@ impl Hall {
         let participant = Participant::new(self.medium, publisher, subscriber, self.instant())?;
         self.participants.push(participant);
         self.command(Command::Join(Box::new(join(number, subscribes))));
-        if let Role::Publisher { tracks } | Role::Both { tracks } = role {
+        if let Role::Publisher { tracks } = role {
             self.publish(peer, tracks)?;
         }
         Ok(())
@@ -208,7 +207,7 @@ impl Hall {
         let (now, quiet) = (self.instant(), self.quiet);
         let to_server = &mut self.to_server;
         for participant in &mut self.participants {
-            participant.advance(now, &mut |from, bytes| {
+            participant.advance(now, &mut |Sending { from, bytes, .. }| {
                 if !(quiet && is_rtcp(&bytes)) {
                     to_server.push(Datagram { from, bytes });
                 }
@@ -224,7 +223,7 @@ impl Hall {
             let from = publisher.address;
             if publisher.deadline <= at {
                 publisher.advance(at, &mut |said| {
-                    if let Said::Datagram(bytes) = said {
+                    if let Said::Datagram { bytes, .. } = said {
                         to_server.push(Datagram { from, bytes });
                     }
                 })?;
@@ -282,7 +281,7 @@ impl Hall {
         let Some(place) = self.places.get(&to) else { return Ok(()) };
         let Some(participant) = self.participants.get_mut(place.participant) else { return Ok(()) };
         let (quiet, to_server) = (self.quiet, &mut self.to_server);
-        participant.receive(now, place.target, server, bytes, &mut |from, bytes| {
+        participant.receive(now, place.target, server, bytes, &mut |Sending { from, bytes, .. }| {
             if !(quiet && is_rtcp(&bytes)) {
                 to_server.push(Datagram { from, bytes });
             }
@@ -291,29 +290,9 @@ impl Hall {
 
     fn signal(&mut self, peer: PeerKey, signal: Signal) -> Result<(), Failure> {
         let Some(participant) = self.participants.get_mut(peer.0 as usize) else { return Ok(()) };
-        match signal {
-            Signal::Answer { sdp, .. } => {
-                if let Some(publisher) = &mut participant.publisher {
-                    publisher.take_answer(&sdp)?;
-                }
-            }
-            Signal::Offer { id, sdp, .. } => {
-                if let Some(subscriber) = &mut participant.subscriber {
-                    let sdp = Box::new(SessionDescription::parse(&subscriber.take_offer(&sdp)?)?);
-                    self.requests.push((peer, Request::Answer { id, sdp }));
-                }
-            }
-            Signal::Trickle { target, candidate, .. } => {
-                let connection = match target {
-                    Target::Publisher => &mut participant.publisher,
-                    Target::Subscriber => &mut participant.subscriber,
-                };
-                if let Some(connection) = connection {
-                    connection.take_candidate(&candidate);
-                }
-            }
-            Signal::Leave { reason, .. } => return Err(format!("sent away: {reason:?}").into()),
-            _ => {}
+        if let Some((id, sdp)) = participant.heed(news(signal))? {
+            let sdp = Box::new(SessionDescription::parse(&sdp)?);
+            self.requests.push((peer, Request::Answer { id, sdp }));
         }
         Ok(())
     }
@@ -361,8 +340,20 @@ fn drain(
     }
 }
 
+/// What a signal is to a participant.
+pub(crate) fn news(signal: Signal) -> News {
+    match signal {
+        Signal::Joined(_) => News::Joined,
+        Signal::Answer { sdp, .. } => News::Answer(sdp),
+        Signal::Offer { id, sdp, .. } => News::Offer { id, sdp },
+        Signal::Trickle { target, candidate, .. } => News::Candidate { target, line: candidate },
+        Signal::Leave { reason, .. } => News::Left(format!("{reason:?}")),
+        _ => News::Other,
+    }
+}
+
 /// RFC 7983 and RFC 5761 §4: first byte 128 to 191, and not a type of RTCP in the second.
-fn is_rtp(bytes: &[u8]) -> bool {
+pub(crate) fn is_rtp(bytes: &[u8]) -> bool {
     matches!(bytes, [128..=191, second, ..] if !(192..=223).contains(second))
 }
 
@@ -370,7 +361,7 @@ fn is_rtcp(bytes: &[u8]) -> bool {
     matches!(bytes, [128..=191, 192..=223, ..])
 }
 
-fn room() -> RoomConfig {
+pub(crate) fn room() -> RoomConfig {
     RoomConfig {
         sid: RoomSid::from("RM_bench"),
         name: "bench".into(),
@@ -385,7 +376,7 @@ fn room() -> RoomConfig {
     }
 }
 
-fn join(number: usize, subscribes: bool) -> Join {
+pub(crate) fn join(number: usize, subscribes: bool) -> Join {
     Join {
         peer: PeerKey(number as u64),
         room: RoomSid::from("RM_bench"),
@@ -416,7 +407,7 @@ fn join(number: usize, subscribes: bool) -> Join {
     }
 }
 
-fn add_track(cid: String, medium: Medium) -> AddTrack {
+pub(crate) fn add_track(cid: String, medium: Medium) -> AddTrack {
     let video = medium == Medium::Video;
     AddTrack {
         cid,

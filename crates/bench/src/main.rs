@@ -5,12 +5,19 @@
 
 mod connection;
 mod cpu;
+mod crowd;
 mod figures;
 mod floor;
 mod hall;
+mod joins;
+mod memory;
 mod participant;
 mod payload;
 mod plane;
+mod process;
+mod server;
+mod udp;
+mod websocket;
 
 use std::process::ExitCode;
 
@@ -22,6 +29,8 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["plane", filter @ ..] => plane::run(filter.first().copied()),
+        ["joins"] => joins::run(),
+        ["memory"] => memory::run(),
         _ => Err("fanlight-bench plane|sockets|joins|memory".into()),
     };
     match outcome {

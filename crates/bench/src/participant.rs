@@ -16,6 +16,14 @@ struct Heard {
     offset: u64,
 }
 
+/// A datagram on its way from a participant.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
+    pub(crate) bytes: Vec<u8>,
+}
+
 /// Packets that a participant opened and looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Witness {
@@ -23,6 +31,26 @@ pub(crate) struct Witness {
     pub(crate) good: u64,
     /// Of the wrong content, or out of their sequence.
     pub(crate) bad: u64,
+}
+
+/// What signalling tells a participant.
+#[derive(Debug)]
+pub(crate) enum News {
+    Joined,
+    /// To what the publisher connection offered.
+    Answer(String),
+    /// For the subscriber connection.
+    Offer {
+        id: u32,
+        sdp: String,
+    },
+    Candidate {
+        target: Target,
+        line: String,
+    },
+    /// The session is over.
+    Left(String),
+    Other,
 }
 
 pub(crate) struct Participant {
@@ -48,6 +76,37 @@ impl Participant {
             medium,
             heard: FxHashMap::default(),
         })
+    }
+
+    /// Takes what signalling says; what comes back is the answer to an offer.
+    pub(crate) fn heed(&mut self, news: News) -> Result<Option<(u32, String)>, Failure> {
+        match news {
+            News::Answer(sdp) => {
+                if let Some(publisher) = &mut self.publisher {
+                    publisher.take_answer(&sdp)?;
+                }
+            }
+            News::Offer { id, sdp } => {
+                if let Some(subscriber) = &mut self.subscriber {
+                    return Ok(Some((id, subscriber.take_offer(&sdp)?)));
+                }
+            }
+            News::Candidate { target, line } => {
+                if let Some(connection) = self.connection(target) {
+                    connection.take_candidate(&line);
+                }
+            }
+            News::Left(reason) => return Err(format!("sent away: {reason}").into()),
+            News::Joined | News::Other => {}
+        }
+        Ok(None)
+    }
+
+    fn connection(&mut self, target: Target) -> Option<&mut Connection> {
+        match target {
+            Target::Publisher => self.publisher.as_mut(),
+            Target::Subscriber => self.subscriber.as_mut(),
+        }
     }
 
     /// Looks at what the subscriber connection received.
@@ -76,24 +135,16 @@ impl Participant {
         to: Target,
         from: SocketAddr,
         bytes: &[u8],
-        send: &mut impl FnMut(SocketAddr, Vec<u8>),
+        send: &mut impl FnMut(Sending),
     ) -> Result<(), Failure> {
-        let connection = match to {
-            Target::Publisher => &mut self.publisher,
-            Target::Subscriber => &mut self.subscriber,
-        };
-        let Some(connection) = connection else { return Ok(()) };
+        let Some(connection) = self.connection(to) else { return Ok(()) };
         connection.receive(now, from, bytes)?;
         // What one datagram brought is taken before the next: the stack keeps one packet.
         self.advance(now, send)
     }
 
     /// Lets time pass for the connections that are due.
-    pub(crate) fn advance(
-        &mut self,
-        now: Instant,
-        send: &mut impl FnMut(SocketAddr, Vec<u8>),
-    ) -> Result<(), Failure> {
+    pub(crate) fn advance(&mut self, now: Instant, send: &mut impl FnMut(Sending)) -> Result<(), Failure> {
         let mut packets = Vec::new();
         for connection in [&mut self.publisher, &mut self.subscriber].into_iter().flatten() {
             if connection.deadline > now {
@@ -101,7 +152,7 @@ impl Participant {
             }
             let from = connection.address;
             connection.advance(now, &mut |said| match said {
-                Said::Datagram(bytes) => send(from, bytes),
+                Said::Datagram { to, bytes } => send(Sending { from, to, bytes }),
                 Said::Packet { ssrc, sequence, payload } => packets.push((ssrc, sequence, payload)),
             })?;
         }

@@ -41,14 +41,23 @@ pub struct Limits {
     pub name_bytes: usize,
 }
 
+impl Limits {
+    /// Whether a participant may have this metadata and these attributes.
+    pub fn take(&self, metadata: &str, attributes: &BTreeMap<String, String>) -> bool {
+        let attribute_bytes: usize = attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let within = |bytes: usize, limit: usize| limit == 0 || bytes <= limit;
+        within(metadata.len(), self.metadata_bytes) && within(attribute_bytes, self.attributes_bytes)
+    }
+}
+
 impl Default for Limits {
     /// LiveKit's defaults.
     fn default() -> Self {
         Self {
             num_tracks: 0,
             bytes_per_s: 0,
-            metadata_bytes: 64_000,
-            attributes_bytes: 64_000,
+            metadata_bytes: 512 << 10,
+            attributes_bytes: 64 << 10,
             room_name_bytes: 256,
             identity_bytes: 256,
             name_bytes: 256,

@@ -44,6 +44,9 @@ pub enum JoinError {
     /// `roomPreset` names no configuration.
     #[error("unknown room preset")]
     UnknownPreset,
+    /// Metadata or attributes are over `limit.max_metadata_size` or `limit.max_attributes_size`.
+    #[error("metadata or attributes are too long")]
+    MetadataTooLong,
     /// The node is shutting down.
     #[error("node is shutting down")]
     Draining,
@@ -57,6 +60,7 @@ impl JoinError {
             Self::NodeLimit => "node_limit",
             Self::RoomFull => "room_full",
             Self::UnknownPreset => "unknown_preset",
+            Self::MetadataTooLong => "metadata_too_long",
             Self::Draining => "draining",
         }
     }
@@ -325,6 +329,9 @@ impl Control {
         self.check(&request.room, request.may_create)?;
         let options = self.with_preset(&request.options, &request.preset)?;
         let mut join = request.join;
+        if !self.limits.take(&join.metadata, &join.attributes) {
+            return Err(JoinError::MetadataTooLong);
+        }
         let dependent = join.permission.agent
             || join.permission.recorder
             || matches!(join.kind, ParticipantKind::Agent | ParticipantKind::Egress);

@@ -1,13 +1,13 @@
 //! Rooms from their first join to their end, as shards and signalling see it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use fanlight_base::{Mono, NodeId, Now, ParticipantSid, PeerKey, Random, RoomSid};
 use fanlight_control::{
     Control, ControlConfig, JoinError, JoinRequest, Limits, Output, RoomDefaults, RoomOptions, ShardIndex,
     Why,
 };
-use fanlight_events::{Event, FactBody};
+use fanlight_events::{Event, FactBody, Refused};
 use fanlight_sfu::input::{Command, Join, Layout, Quirks, Request};
 use fanlight_sfu::model::{DisconnectReason, ParticipantKind, Permission};
 
@@ -237,6 +237,43 @@ fn a_node_over_its_limit_takes_nobody() {
     control.handle_load(2, 0);
     assert_eq!(control.handle_join(at(0), request("r", "alice")), Err(JoinError::NodeLimit));
     assert_eq!(JoinError::NodeLimit.to_string(), "node has exceeded its configured limit");
+}
+
+#[test]
+fn bytes_per_second_are_a_limit_too() {
+    let mut config = config();
+    config.limits.bytes_per_s = 1_000_000;
+    let mut control = Control::new(config);
+    control.handle_load(500, 999_999);
+    assert_eq!(control.check(&"r".into(), false), Ok(()));
+    control.handle_load(0, 1_000_000);
+    assert_eq!(control.check(&"r".into(), false), Err(JoinError::NodeLimit));
+    control.handle_load(0, 0);
+    assert_eq!(control.check(&"r".into(), false), Ok(()));
+}
+
+#[test]
+fn metadata_over_the_limit_is_refused_and_the_record_says_so() {
+    let mut config = config();
+    config.limits.metadata_bytes = 4;
+    config.limits.attributes_bytes = 4;
+    let mut control = Control::new(config);
+    let mut long = request("r", "alice");
+    long.join.metadata = "12345".to_owned();
+    let mut many = request("r", "alice");
+    many.join.attributes.insert("abc".to_owned(), "de".to_owned());
+    let mut fits = request("r", "alice");
+    fits.join.metadata = "1234".to_owned();
+    fits.join.attributes.insert("ab".to_owned(), "cd".to_owned());
+    for over in [long, many] {
+        assert_eq!(control.handle_join(at(0), over), Err(JoinError::MetadataTooLong));
+        let Output::Event(event) = control.poll_output() else { panic!("a refusal is told") };
+        let Event::Fact(fact) = *event else { panic!("a fact") };
+        let refused = Refused { what: "join".to_owned(), why: "metadata_too_long".to_owned() };
+        assert_eq!(fact.body, refused.into());
+    }
+    assert!(control.room(&"r".into()).is_none(), "a refused join makes no room");
+    assert!(control.handle_join(at(0), fits).is_ok());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The control thread: [`Control`] between signalling connections and shards.
 
+use crate::load::LoadMeter;
 use crate::signals::SignalRouter;
 use fanlight_base::PeerKey;
 use fanlight_control::{Control, Output};
@@ -33,6 +34,7 @@ pub(crate) struct ControlLoop {
     pub(crate) clock: Clock,
     pub(crate) inputs: Receiver<Input>,
     pub(crate) shards: Vec<ShardHandle>,
+    pub(crate) load: LoadMeter,
     pub(crate) signals: SignalRouter,
     pub(crate) event: Box<dyn FnMut(Event) -> bool + Send>,
     pub(crate) drained: Box<dyn FnMut() + Send>,
@@ -57,6 +59,9 @@ impl ControlLoop {
             }
             let now = self.clock.now();
             self.alive.store(now.mono_ns, Ordering::Relaxed);
+            if let Some(load) = self.load.measure(now.mono()) {
+                self.control.handle_load(load.tracks, load.bytes_per_s);
+            }
             self.control.handle_timeout(now);
             let deadline = self.drain();
             wait = deadline.min(SLEEP_MAX);

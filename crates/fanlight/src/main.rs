@@ -3,6 +3,7 @@
 mod cli;
 mod config;
 mod control_loop;
+mod load;
 mod net;
 mod serve;
 mod shutdown;

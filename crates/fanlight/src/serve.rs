@@ -39,11 +39,7 @@ pub(crate) fn run(overrides: Overrides) -> Result<(), Box<dyn Error>> {
 
 async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let signals = Signals::new()?;
-    let mut listeners = Vec::new();
-    for ip in &config.bind_addresses {
-        let address = SocketAddr::new(*ip, config.port);
-        listeners.push(listen(address).map_err(|source| ListenError { address, source })?);
-    }
+    let listeners = listen_all(&config)?;
     let process = Process::start(&config)?;
     cli::say(greeting(&config, &listeners, &process.media)?);
     let (stop, stopped) = watch::channel(false);
@@ -65,6 +61,34 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     tokio::time::sleep(FLUSH_WITHIN).await;
     let _ = stop.send(true);
     if written { Ok(()) } else { Err("the record could not be written whole".into()) }
+}
+
+fn listen_all(config: &Config) -> Result<Vec<TcpListener>, ListenError> {
+    let mut listeners = Vec::new();
+    let mut absent = None;
+    for ip in &config.bind_addresses {
+        let address = SocketAddr::new(*ip, config.port);
+        match listen(address) {
+            Ok(listener) => listeners.push(listener),
+            Err(source) if config.bind_is_default && is_no_such_address(&source) => {
+                tracing::warn!("{address} is not served: this machine has no such address ({source})");
+                absent = Some(ListenError { address, source });
+            }
+            Err(source) => return Err(ListenError { address, source }),
+        }
+    }
+    match absent {
+        Some(error) if listeners.is_empty() => Err(error),
+        _ => Ok(listeners),
+    }
+}
+
+/// A machine without IPv6 has no `::1`; its kernel may not even know the protocol.
+fn is_no_such_address(error: &io::Error) -> bool {
+    /// `EAFNOSUPPORT` of Linux.
+    const ADDRESS_FAMILY_NOT_SUPPORTED: i32 = 97;
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(ADDRESS_FAMILY_NOT_SUPPORTED)
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -90,6 +114,7 @@ fn greeting(config: &Config, listeners: &[TcpListener], media: &Media) -> Result
         writeln!(text, "  HTTP, WebSocket  http://{address}  ws://{address}")?;
     }
     if config.meet
+        && cfg!(feature = "web")
         && let Some(listener) = listeners.first()
     {
         writeln!(text, "  try it           http://{}/meet", listener.local_addr()?)?;

@@ -2,16 +2,17 @@
 
 use crate::config::Config;
 use crate::control_loop::{ControlLoop, Input};
+use crate::load::LoadMeter;
 use crate::net::{self, TCP_PORT_DEFAULT};
 use crate::signals::SignalRouter;
-use fanlight_base::{NodeId, Now, Protocol, Random, sid_suffix};
+use fanlight_base::{NodeId, Now, Protocol, Random, Redacted, sid_suffix};
 use fanlight_control::{Control, ControlConfig, Limits, RoomDefaults};
 use fanlight_events::Event;
 use fanlight_http::App;
 use fanlight_http::backend::{Backend, BackendError};
 use fanlight_livekit::server::{IceCredential, IceServer, Server};
 use fanlight_livekit::token::Keys;
-use fanlight_sfu::{Sfu, SfuConfig};
+use fanlight_sfu::{Sfu, SfuConfig, TextLimits};
 use fanlight_shard::{Acceptor, Clock, Shard, ShardHandle, Sinks, bind_udp};
 use fanlight_store::{EventSender, Store};
 use fanlight_transport::candidate::LocalCandidate;
@@ -28,6 +29,9 @@ use tokio::sync::oneshot;
 /// Inputs that may wait for the control thread, from HTTP and from shards. A trickled candidate is one input; a thousand
 /// clients joining at once make some twenty thousand. When it is full HTTP answers 503 and shards offer again.
 const CONTROL_INPUTS_MAX: usize = 32_768;
+
+/// Life of a credential made for `rtc.turn_servers`, in seconds, as LiveKit has it.
+const TURN_TTL_S: u32 = 14_400;
 
 /// The running server, without HTTP.
 pub(crate) struct Process {
@@ -83,6 +87,7 @@ impl Process {
             clock,
             inputs: receiver,
             shards: handles,
+            load: LoadMeter::new(&shards),
             signals,
             event: event_sink(events),
             drained: once(say_drained),
@@ -143,6 +148,7 @@ struct MediaPlan {
     addresses: Vec<net::MediaAddress>,
     udp_ports: Vec<u16>,
     tcp_port: u16,
+    texts: TextLimits,
 }
 
 impl MediaPlan {
@@ -161,6 +167,7 @@ impl MediaPlan {
             addresses: net::media_addresses(&config.rtc)?,
             udp_ports,
             tcp_port: config.rtc.tcp_port.unwrap_or(TCP_PORT_DEFAULT),
+            texts: text_limits(&limits(config)),
         })
     }
 
@@ -191,6 +198,7 @@ impl MediaPlan {
                 certificate: certificate.clone(),
                 anchor: ClockAnchor::new(anchor, fanlight_base::Mono::default()),
                 candidates,
+                texts: self.texts,
                 envelope: fanlight_livekit::data::ENVELOPE,
             });
             let sinks = sinks(signals.clone(), inputs.clone(), events.clone());
@@ -279,6 +287,7 @@ fn limits(config: &Config) -> Limits {
     let bytes = |limit: Option<u32>, default: usize| limit.map_or(default, |bytes| bytes as usize);
     Limits {
         num_tracks: u32::try_from(config.limit.num_tracks.max(0)).unwrap_or(u32::MAX),
+        bytes_per_s: whole(config.limit.bytes_per_sec.0),
         metadata_bytes: bytes(
             config.limit.max_metadata_size.or(config.room.max_metadata_size),
             default.metadata_bytes,
@@ -295,8 +304,21 @@ fn limits(config: &Config) -> Limits {
             .or(config.room.max_participant_identity_length)
             .unwrap_or(default.identity_bytes),
         name_bytes: config.limit.max_participant_name_length.unwrap_or(default.name_bytes),
-        ..default
     }
+}
+
+const fn text_limits(limits: &Limits) -> TextLimits {
+    TextLimits {
+        name_bytes: limits.name_bytes,
+        metadata_bytes: limits.metadata_bytes,
+        attributes_bytes: limits.attributes_bytes,
+    }
+}
+
+/// LiveKit's file has a floating-point number here.
+fn whole(number: f64) -> u64 {
+    // Saturates, and 0 for what is no number.
+    number.max(0.0) as u64
 }
 
 fn room_defaults(config: &Config) -> RoomDefaults {
@@ -317,10 +339,22 @@ fn room_defaults(config: &Config) -> RoomDefaults {
     }
 }
 
+/// What clients are told; nothing that is not configured.
 fn ice_servers(config: &Config) -> Vec<IceServer> {
-    if config.rtc.stun_servers.is_empty() {
-        return Vec::new();
+    let mut servers = Vec::new();
+    if !config.rtc.stun_servers.is_empty() {
+        let urls = config.rtc.stun_servers.iter().map(|server| format!("stun:{server}")).collect();
+        servers.push(IceServer { urls, credential: IceCredential::None });
     }
-    let urls = config.rtc.stun_servers.iter().map(|server| format!("stun:{server}")).collect();
-    vec![IceServer { urls, credential: IceCredential::None }]
+    servers.extend(config.rtc.turn_servers.iter().map(|server| {
+        let credential = if server.secret.is_empty() {
+            let (username, password) = (server.username.clone(), Redacted::new(server.credential.clone()));
+            IceCredential::Static { username, password }
+        } else {
+            let ttl_s = server.ttl.filter(|ttl_s| *ttl_s > 0).unwrap_or(TURN_TTL_S);
+            IceCredential::Shared { secret: Redacted::new(server.secret.clone()), ttl_s }
+        };
+        IceServer { urls: vec![server.url()], credential }
+    }));
+    servers
 }

@@ -134,7 +134,8 @@ mod page {
     use super::{Answer, Body, Response, respond};
 
     pub(super) fn file(name: &str) -> Option<Response<Body>> {
-        let text = "this server was built without its page (--no-default-features)";
+        let text = "this server was built without its web page (--no-default-features); \
+                    LiveKit's clients and SDKs work as ever\n";
         (name == "index.html").then(|| respond(Answer::text(404, text)))
     }
 }
@@ -154,6 +155,14 @@ mod tests {
     fn paths_outside_the_page_are_not_its() {
         assert!(file("GET", "/meeting").is_none());
         assert!(file("GET", "/meet/../Cargo.toml").is_none());
+    }
+
+    #[cfg(not(feature = "web"))]
+    #[test]
+    fn without_the_page_its_path_says_why() {
+        for path in ["/meet", "/meet/"] {
+            assert_eq!(file("GET", path).unwrap().status(), axum::http::StatusCode::NOT_FOUND);
+        }
     }
 
     #[cfg(feature = "web")]

@@ -21,6 +21,9 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 const JOIN_WITHIN: Duration = Duration::from_secs(5);
 /// How long a message may take to leave; a client that takes none for so long is gone.
 const SEND_WITHIN: Duration = Duration::from_secs(10);
+/// What a connection reads at a time, kept as long as it lives: most messages are shorter, and the library's own 128 KiB
+/// would be two thirds of an idle participant's memory.
+const READ_BUFFER_BYTES: usize = 4096;
 /// How long a full control queue is waited for when a connection ends.
 const CLOSE_RETRY: Duration = Duration::from_millis(100);
 
@@ -43,7 +46,10 @@ pub(crate) async fn join(
         return Err(Answer::text(500, "connection closed by media"));
     };
     let app = app.clone();
-    let upgrade = upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX);
+    let upgrade = upgrade
+        .max_message_size(MESSAGE_BYTES_MAX)
+        .max_frame_size(MESSAGE_BYTES_MAX)
+        .read_buffer_size(READ_BUFFER_BYTES);
     Ok(upgrade.on_upgrade(move |socket| async move {
         let mut connection = Connection { app, socket, session: Session::new(session), peer: Some(guard) };
         if connection.signal(first).await.is_continue() {

@@ -98,9 +98,6 @@ pub fn step(server: &Server, now: Now, request: &HttpRequest<'_>) -> Step {
     if admitted.session.resumes {
         return Step::RefuseResume(Box::new(admitted.session));
     }
-    if over_limits(&server.limits, &admitted.request.join) {
-        return answer(Answer::text(500, CLOSED_BY_MEDIA));
-    }
     Step::Join(Box::new(admitted))
 }
 
@@ -118,7 +115,9 @@ pub fn refused(error: JoinError) -> Answer {
     match error {
         JoinError::RoomNotFound => Answer::text(404, error.to_string()),
         JoinError::NodeLimit | JoinError::Draining => Answer::text(503, error.to_string()),
-        JoinError::RoomFull | JoinError::UnknownPreset => Answer::text(500, CLOSED_BY_MEDIA),
+        JoinError::RoomFull | JoinError::UnknownPreset | JoinError::MetadataTooLong => {
+            Answer::text(500, CLOSED_BY_MEDIA)
+        }
     }
 }
 
@@ -390,12 +389,6 @@ fn room_options(grants: &Grants) -> RoomOptions {
         max_participants: set(config.max_participants),
         metadata: Some(config.metadata).filter(|metadata| !metadata.is_empty()),
     }
-}
-
-fn over_limits(limits: &Limits, join: &Join) -> bool {
-    let attributes: usize = join.attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
-    let over = |bytes: usize, limit: usize| limit > 0 && bytes > limit;
-    over(join.metadata.len(), limits.metadata_bytes) || over(attributes, limits.attributes_bytes)
 }
 
 impl From<TokenError> for Answer {

@@ -10,6 +10,7 @@ mod ctx;
 mod demux;
 mod drain;
 pub mod envelope;
+mod handshakes;
 pub mod input;
 pub mod limits;
 mod media;
@@ -24,5 +25,5 @@ mod testing;
 mod timers;
 mod tracks;
 
-pub use config::SfuConfig;
-pub use sfu::{Sfu, SfuCounters};
+pub use config::{SfuConfig, TextLimits};
+pub use sfu::{Sfu, SfuCounters, SfuLoad};

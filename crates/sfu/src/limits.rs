@@ -74,6 +74,19 @@ pub const SIGNAL_GRACE: Duration = Duration::from_secs(5);
 /// An offer of ours that is not answered by then ends the session with a full reconnect (livekit.md §2.1).
 pub const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// A subscription to a track that has not come by then has failed (livekit.md §2.8).
+pub const SUBSCRIPTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Handshake datagrams of one turn: each costs up to 0.4 ms, and media shall wait 3 ms at most.
+pub const HANDSHAKES_PER_TURN: usize = 8;
+
+/// Handshake datagrams that wait for later turns: a thousand clients at once, each with a ClientHello in two parts. What
+/// is dropped beyond that is sent again by DTLS.
+pub const HANDSHAKES_WAITING_MAX: usize = 2048;
+
+/// Longest handshake datagram that waits; they fit an Ethernet frame.
+pub const HANDSHAKE_DATAGRAM_BYTES_MAX: usize = 2048;
+
 /// Changes of participants that do not publish are told in batches (livekit.md §1.9).
 pub const UPDATE_INTERVAL: Duration = Duration::from_secs(3);
 

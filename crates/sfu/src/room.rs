@@ -155,6 +155,7 @@ impl Room {
                 Timer::JoinTimeout(peer) => self.join_timed_out(ctx, peer),
                 Timer::Grace(peer) => self.grace_ended(ctx, peer),
                 Timer::Negotiation(peer) => self.negotiation_timed_out(ctx, peer),
+                Timer::Missing(peer) => self.tracks_missing(ctx, peer),
                 Timer::RefreshToken(peer) => self.refresh_token(ctx, peer),
                 Timer::Refusals(peer) => self.tell_refusals(ctx, peer),
             }

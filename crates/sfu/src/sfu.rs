@@ -3,6 +3,7 @@
 use crate::config::SfuConfig;
 use crate::ctx::Ctx;
 use crate::demux::{Demux, Owner, RoomIndex};
+use crate::handshakes::Handshakes;
 use crate::input::{Command, Join, Request};
 use crate::limits::ROOMS_MAX;
 use crate::model::{DisconnectReason, RoomConfig};
@@ -32,6 +33,7 @@ pub struct Sfu {
     /// Rooms with something to drain.
     stirred: VecDeque<RoomIndex>,
     out: VecDeque<Output>,
+    handshakes: Handshakes,
     counters: SfuCounters,
 }
 
@@ -50,6 +52,19 @@ pub struct SfuCounters {
     pub commands_late: u64,
     /// Rooms that ended by a bug.
     pub rooms_panicked: u64,
+    /// Handshake datagrams that waited for a later turn.
+    pub handshakes_waited: u64,
+    /// Handshake datagrams dropped because too many waited.
+    pub handshakes_dropped: u64,
+}
+
+/// What a shard carries now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SfuLoad {
+    /// Tracks published, each codec of a track by itself.
+    pub tracks_in: u64,
+    /// Tracks forwarded, one for each subscription.
+    pub tracks_out: u64,
 }
 
 impl Sfu {
@@ -67,6 +82,7 @@ impl Sfu {
             due: BTreeSet::new(),
             stirred: VecDeque::new(),
             out: VecDeque::new(),
+            handshakes: Handshakes::default(),
             counters: SfuCounters::default(),
         }
     }
@@ -102,6 +118,13 @@ impl Sfu {
             self.counters.datagrams_unknown += 1;
             return;
         };
+        if self.is_handshake(owner, bytes) && !self.handshakes.admit(addresses, bytes) {
+            return;
+        }
+        self.deliver(owner, addresses, bytes, batch);
+    }
+
+    fn deliver(&mut self, owner: Owner, addresses: Addresses, bytes: &mut [u8], batch: &mut SendBatch) {
         self.with_room(owner.room, |room, ctx| {
             room.handle_datagram(ctx.now, owner.transport, addresses, bytes, batch);
         });
@@ -119,6 +142,11 @@ impl Sfu {
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now: Now, batch: &mut SendBatch) {
         self.now = now;
+        while let Some((addresses, mut bytes)) = self.handshakes.next() {
+            if let Some(owner) = self.owner(addresses, &bytes) {
+                self.deliver(owner, addresses, &mut bytes, batch);
+            }
+        }
         let due = self.due.range(..=(now.mono(), RoomIndex(u32::MAX))).map(|(_, index)| *index);
         for index in due.collect::<Vec<_>>() {
             self.with_room(index, |room, ctx| room.handle_timeout(ctx, batch));
@@ -136,7 +164,10 @@ impl Sfu {
             }
             match self.stirred.pop_front() {
                 Some(index) => self.drain(index, batch),
-                None => return self.timeout(),
+                None => {
+                    self.handshakes.end_turn();
+                    return self.timeout();
+                }
             }
         }
     }
@@ -153,10 +184,36 @@ impl Sfu {
 
     /// What was dropped without a room to blame.
     pub const fn counters(&self) -> SfuCounters {
-        self.counters
+        SfuCounters {
+            handshakes_waited: self.handshakes.waited,
+            handshakes_dropped: self.handshakes.dropped,
+            ..self.counters
+        }
+    }
+
+    /// What it carries now; walks all rooms.
+    pub fn load(&self) -> SfuLoad {
+        let mut load = SfuLoad::default();
+        for slot in self.rooms.iter().flatten() {
+            load.tracks_in += slot.room.published.len() as u64;
+            load.tracks_out += slot.room.subscribed.len() as u64;
+        }
+        load
+    }
+
+    /// Whether a datagram is a part of a handshake, which costs a thousand times what a packet does.
+    fn is_handshake(&self, owner: Owner, bytes: &[u8]) -> bool {
+        classify(bytes) == PacketClass::Dtls
+            && self.rooms.get(owner.room.0 as usize).and_then(Option::as_ref).is_some_and(|slot| {
+                let transport = slot.room.transports.get(owner.transport);
+                transport.is_some_and(|transport| transport.negotiated().is_none())
+            })
     }
 
     fn timeout(&self) -> Output {
+        if self.handshakes.is_waiting() {
+            return Output::Timeout(self.now.mono(), Why::Transport);
+        }
         let Some((deadline, index)) = self.due.first() else {
             return Output::Timeout(Mono::NEVER, Why::Idle);
         };

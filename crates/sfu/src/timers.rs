@@ -24,6 +24,8 @@ pub(crate) enum Timer {
     Negotiation(PeerKey),
     /// A new token is due.
     RefreshToken(PeerKey),
+    /// Tracks it subscribed to should be there by now.
+    Missing(PeerKey),
     /// Refusals since the last report are to be told.
     Refusals(PeerKey),
 }

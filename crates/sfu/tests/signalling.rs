@@ -6,6 +6,7 @@ mod support;
 
 use fanlight_base::{PeerKey, TrackSid};
 use fanlight_events::{FactBody, Kind};
+use fanlight_sfu::TextLimits;
 use fanlight_sfu::input::{Command, Layout, Request, Target};
 use fanlight_sfu::model::{DisconnectReason, ParticipantState, Source};
 use fanlight_sfu::output::{EchoedRequest, LeaveAction, Output, RequestReason, Signal};
@@ -351,6 +352,26 @@ fn metadata_needs_the_permission_and_ok_a_protocol_that_knows_it() {
     });
     assert!(echoed);
     assert!(responses(&world, 2).is_empty());
+}
+
+#[test]
+fn texts_over_their_limits_are_refused_and_change_nothing() {
+    let mut world = World::new();
+    world.join(1, DUAL);
+    let long = |bytes: usize| "x".repeat(bytes);
+    let limits = TextLimits::default();
+    let texts = [
+        (long(limits.name_bytes + 1), String::new(), String::new()),
+        (String::new(), long(limits.metadata_bytes + 1), String::new()),
+        (String::new(), String::new(), long(limits.attributes_bytes)),
+        (long(limits.name_bytes), long(limits.metadata_bytes), long(limits.attributes_bytes - 1)),
+    ];
+    for (request_id, (name, metadata, attribute)) in (1..).zip(texts) {
+        let attributes = [("k".to_owned(), attribute)].into();
+        world.request(1, Request::UpdateMetadata { request_id, name, metadata, attributes });
+    }
+    let over = RequestReason::LimitExceeded;
+    assert_eq!(responses(&world, 1), [(1, over), (2, over), (3, over), (4, RequestReason::Ok)]);
 }
 
 #[test]

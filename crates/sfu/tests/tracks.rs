@@ -413,6 +413,65 @@ fn who_cannot_take_the_codec_is_told_and_left_alone() {
     assert_eq!(bound.last(), Some(0));
 }
 
+fn not_found(world: &World, peer: u64) -> Vec<TrackSid> {
+    let failed = world.signals(peer).filter_map(|signal| match signal {
+        Signal::SubscriptionFailed { track, codec_unsupported: false } => Some(track.clone()),
+        _ => None,
+    });
+    failed.collect()
+}
+
+#[test]
+fn a_track_that_does_not_come_within_a_minute_is_not_found_and_forgotten() {
+    let mut world = pair(DUAL);
+    let subscribe = |world: &mut World, sid: &str, subscribe| {
+        world.request(2, Request::Subscribe { tracks: vec![sid.into()], subscribe });
+    };
+    subscribe(&mut world, "TR_never", true);
+    subscribe(&mut world, "TR_dropped", true);
+    world.run(SECOND * 30);
+    subscribe(&mut world, "TR_dropped", false);
+    subscribe(&mut world, "TR_later", true);
+    // Asking again does not begin the minute anew.
+    subscribe(&mut world, "TR_never", true);
+    world.run(SECOND * 29);
+    assert_eq!(not_found(&world, 2), [] as [TrackSid; 0]);
+    world.run(SECOND * 2);
+    assert_eq!(not_found(&world, 2), ["TR_never".into()]);
+    world.run(SECOND * 30);
+    assert_eq!(not_found(&world, 2), ["TR_never".into(), "TR_later".into()]);
+    world.run(SECOND * 120);
+    assert_eq!(not_found(&world, 2).len(), 2);
+    let refused = world.facts().filter(|fact| {
+        matches!(fact, FactBody::Refused(refused) if refused.what == "subscription" && refused.why == "track not found")
+    });
+    assert_eq!(refused.count(), 2);
+    assert!(not_found(&world, 1).is_empty());
+}
+
+#[test]
+fn changes_of_a_published_track_are_told_to_everybody() {
+    let mut world = pair(DUAL);
+    let audio = published(&mut world, Kind::Audio, Source::MICROPHONE);
+    world.request(1, Request::UpdateAudioTrack { track: audio.clone(), features: vec![1, 4] });
+    for peer in [1, 2] {
+        let info = last_info(&world, peer, "PA_1").expect("an update");
+        assert_eq!(info.tracks[0].audio_features, [1, 4], "as told to {peer}");
+    }
+    let video = published(&mut world, Kind::Video, Source::CAMERA);
+    world.request(1, Request::UpdateVideoTrack { track: video.clone(), width: 320, height: 180 });
+    let info = last_info(&world, 2, "PA_1").expect("an update");
+    let track = info.tracks.iter().find(|track| track.sid == video).expect("the track");
+    assert_eq!((track.width, track.height), (320, 180));
+    let before = world.log.len();
+    world.request(2, Request::UpdateVideoTrack { track: video, width: 1, height: 1 });
+    let others = world.log.split_off(before);
+    assert!(
+        others.iter().all(|said| matches!(said, Said::Signal(PeerKey(2), Signal::RequestResponse { .. }))),
+        "only its publisher may: {others:?}"
+    );
+}
+
 #[test]
 fn a_client_whose_msid_is_not_its_track_id_is_matched_by_kind() {
     let mut world = pair(Layout::Single);

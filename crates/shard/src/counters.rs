@@ -1,23 +1,23 @@
-//! What shards and the acceptor count; every number only grows.
+//! What shards and the acceptor count, which only grows, and what a shard carries.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($snapshot:ident, $cells:ident, $shared:ident, $of:literal; $($(#[$doc:meta])* $name:ident,)+) => {
-        #[doc = concat!("A snapshot of ", $of, " counters.")]
+        #[doc = concat!("A snapshot of ", $of, ".")]
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         pub struct $snapshot { $($(#[$doc])* pub $name: u64,)+ }
 
         #[derive(Debug, Default)]
         struct $cells { $($name: AtomicU64,)+ }
 
-        #[doc = concat!("Written by ", $of, " thread once a turn, read by anybody.")]
+        #[doc = concat!("Shared by ", $of, ": written by its thread once a turn, read by anybody.")]
         #[derive(Debug, Clone, Default)]
         pub struct $shared(Arc<$cells>);
 
         impl $shared {
-            /// The counters as last published.
+            /// As last published.
             pub fn snapshot(&self) -> $snapshot {
                 $snapshot { $($name: self.0.$name.load(Ordering::Relaxed),)+ }
             }
@@ -30,7 +30,7 @@ macro_rules! counters {
 }
 
 counters! {
-    AcceptorCounters, AcceptorCells, SharedAcceptorCounters, "the acceptor's";
+    AcceptorCounters, AcceptorCells, SharedAcceptorCounters, "what the acceptor counts";
     /// Connections accepted.
     accepted,
     /// Connections handed to a shard.
@@ -44,7 +44,7 @@ counters! {
 }
 
 counters! {
-    ShardCounters, ShardCells, Counters, "a shard's";
+    ShardCounters, ShardCells, Counters, "what a shard counts";
     /// Loop turns.
     turns,
     /// UDP packets received.
@@ -87,4 +87,20 @@ counters! {
     core_ns,
     /// Nanoseconds spent sending and receiving.
     socket_ns,
+    /// Datagrams of nobody here.
+    datagrams_unknown,
+    /// Rooms that ended by a bug.
+    rooms_panicked,
+    /// Handshake datagrams that waited for a later turn.
+    handshakes_waited,
+    /// Handshake datagrams dropped because too many waited.
+    handshakes_dropped,
+}
+
+counters! {
+    ShardLoad, LoadCells, Load, "what a shard carries";
+    /// Tracks published to it.
+    tracks_in,
+    /// Tracks it forwards, one for each subscription.
+    tracks_out,
 }

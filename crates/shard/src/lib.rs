@@ -12,6 +12,6 @@ mod worker;
 
 pub use acceptor::{Acceptor, AcceptorError};
 pub use clock::Clock;
-pub use counters::{AcceptorCounters, Counters, ShardCounters, SharedAcceptorCounters};
+pub use counters::{AcceptorCounters, Counters, Load, ShardCounters, ShardLoad, SharedAcceptorCounters};
 pub use udp::{Endpoint, UdpError, bind as bind_udp};
 pub use worker::{Control, Message, Shard, ShardError, ShardHandle, Sinks};

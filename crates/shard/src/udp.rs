@@ -86,13 +86,12 @@ impl Udp {
         for set in [UdpSocketState::set_recv_buffer_size, UdpSocketState::set_send_buffer_size] {
             set(&state, UdpSockRef::from(&socket), BUFFER_BYTES).map_err(setup)?;
         }
-        let received = state.recv_buffer_size(UdpSockRef::from(&socket)).map_err(setup)?;
-        if received < BUFFER_WARN_BYTES {
-            tracing::warn!(
-                address = %bound,
-                bytes = received,
-                "the kernel gives a small UDP receive buffer; raise it: sysctl -w net.core.rmem_max={BUFFER_BYTES}"
-            );
+        let buffers = [
+            (state.recv_buffer_size(UdpSockRef::from(&socket)).map_err(setup)?, "receive", "rmem_max"),
+            (state.send_buffer_size(UdpSockRef::from(&socket)).map_err(setup)?, "send", "wmem_max"),
+        ];
+        for warning in buffers.iter().filter_map(|(bytes, name, sysctl)| warning(*bytes, name, sysctl)) {
+            tracing::warn!("UDP {bound}: {warning}");
         }
         Ok(Self {
             bound,
@@ -167,6 +166,16 @@ impl Sent {
     }
 }
 
+/// What to do about a buffer that will lose packets. The kernel says twice what it was asked for.
+fn warning(bytes: usize, name: &str, sysctl: &str) -> Option<String> {
+    (bytes < BUFFER_WARN_BYTES).then(|| {
+        format!(
+            "the kernel gives a {name} buffer of {bytes} bytes only, and packets will be lost under load; \
+             raise it with: sysctl -w net.core.{sysctl}={BUFFER_BYTES}"
+        )
+    })
+}
+
 /// Packets the kernel dropped for full receive buffers of UDP sockets bound to `port`, from `/proc/net/udp`; `None`
 /// where there is no such file.
 pub(crate) fn kernel_drops(ports: &[u16]) -> Option<u64> {
@@ -199,6 +208,26 @@ mod tests {
         assert_eq!(drops_of_line(line, &[7882]), Some(42));
         assert_eq!(drops_of_line(line, &[7883]), None);
         assert_eq!(drops_of_line("  sl  local_address rem_address", &[7882]), None);
+    }
+
+    #[test]
+    fn a_small_buffer_is_said_with_its_remedy() {
+        let said = warning(425_984, "receive", "rmem_max").expect("a warning");
+        assert!(said.contains("425984") && said.contains("sysctl -w net.core.rmem_max=16777216"), "{said}");
+        assert_eq!(warning(8 << 20, "receive", "rmem_max"), None);
+    }
+
+    #[test]
+    fn buffers_are_set_as_large_as_the_kernel_allows() {
+        let allowed = |name: &str| -> usize {
+            let text = std::fs::read_to_string(format!("/proc/sys/net/core/{name}")).unwrap();
+            text.trim().parse().unwrap()
+        };
+        let udp = Udp::new(bind(([127, 0, 0, 1], 0).into()).unwrap()).unwrap();
+        let received = udp.state.recv_buffer_size(UdpSockRef::from(&udp.socket)).unwrap();
+        let sent = udp.state.send_buffer_size(UdpSockRef::from(&udp.socket)).unwrap();
+        assert!(received >= BUFFER_BYTES.min(allowed("rmem_max")), "{received}");
+        assert!(sent >= BUFFER_BYTES.min(allowed("wmem_max")), "{sent}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The loop of a media thread.
 
 use crate::clock::Clock;
-use crate::counters::{Counters, ShardCounters};
+use crate::counters::{Counters, Load, ShardCounters, ShardLoad};
 use crate::tcp::Connection;
 use crate::udp::{Endpoint, Udp, UdpError, kernel_drops};
 use fanlight_base::{Addresses, Mono, Now, PeerKey, Protocol, RoomSid, SendBatch};
@@ -132,6 +132,8 @@ pub struct Shard {
     pub handle: ShardHandle,
     /// What it counts.
     pub counters: Counters,
+    /// What it carries, as of the last second.
+    pub load: Load,
     thread: JoinHandle<()>,
 }
 
@@ -153,7 +155,7 @@ impl Shard {
         }
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let (sender, messages) = sync_channel(COMMANDS_MAX);
-        let counters = Counters::default();
+        let (counters, load) = (Counters::default(), Load::default());
         let worker = Worker {
             sfu,
             clock,
@@ -169,13 +171,14 @@ impl Shard {
             hurry: false,
             counters: ShardCounters::default(),
             published: counters.clone(),
+            load: load.clone(),
             kernel_drops_base: None,
             kernel_drops_due: Mono::default(),
             housekeeping_due: Mono::default(),
             more: Vec::new(),
         };
         let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
-        Ok(Self { handle: ShardHandle { messages: sender, waker }, counters, thread })
+        Ok(Self { handle: ShardHandle { messages: sender, waker }, counters, load, thread })
     }
 
     /// Ends the thread and waits for it; `false` when it had panicked.
@@ -203,6 +206,7 @@ struct Worker {
     hurry: bool,
     counters: ShardCounters,
     published: Counters,
+    load: Load,
     kernel_drops_base: Option<u64>,
     kernel_drops_due: Mono,
     housekeeping_due: Mono,
@@ -458,7 +462,14 @@ impl Worker {
         if now.mono() >= self.housekeeping_due {
             self.housekeeping_due = now.mono() + HOUSEKEEPING_EVERY;
             self.close_unknown_connections(now);
+            let carried = self.sfu.load();
+            self.load.publish(&ShardLoad { tracks_in: carried.tracks_in, tracks_out: carried.tracks_out });
         }
+        let core = self.sfu.counters();
+        self.counters.datagrams_unknown = core.datagrams_unknown;
+        self.counters.rooms_panicked = core.rooms_panicked;
+        self.counters.handshakes_waited = core.handshakes_waited;
+        self.counters.handshakes_dropped = core.handshakes_dropped;
         self.published.publish(&self.counters);
     }
 

@@ -7,7 +7,7 @@ use fanlight_sfu::envelope::{BadEnvelope, DataEnvelope, Routed, Sender};
 use fanlight_sfu::input::{Command, Join, Layout, Quirks, Request};
 use fanlight_sfu::model::{DisconnectReason, ParticipantKind, Permission, RoomConfig};
 use fanlight_sfu::output::Signal;
-use fanlight_sfu::{Sfu, SfuConfig};
+use fanlight_sfu::{Sfu, SfuConfig, TextLimits};
 use fanlight_shard::{Acceptor, Clock, Control, Message, Shard, ShardHandle, Sinks, bind_udp};
 use fanlight_transport::candidate::LocalCandidate;
 use fanlight_transport::negotiate::RemoteTransport;
@@ -96,6 +96,7 @@ fn start_shard(
         certificate: certificate.clone(),
         anchor: ClockAnchor::new(anchor, Mono::default()),
         candidates: vec![LocalCandidate::new(tcp, Protocol::Tcp)],
+        texts: TextLimits::default(),
         envelope: DataEnvelope { route: no_data },
     });
     let (signals, notes) = (say.clone(), say.clone());
@@ -279,9 +280,8 @@ fn one_port_leads_to_the_shard_whose_session_it_is() {
         let active = loop {
             assert!(Instant::now() < end, "not connected");
             client.turn();
-            match server.said.try_recv() {
-                Ok(Said::Active { shard, peer }) => break (shard, peer),
-                Ok(_) | Err(_) => {}
+            if let Ok(Said::Active { shard, peer }) = server.said.try_recv() {
+                break (shard, peer);
             }
         };
         assert_eq!(active, (shard, peer));

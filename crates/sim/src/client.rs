@@ -3,6 +3,7 @@
 
 use crate::media::Tag;
 use crate::message::Message;
+use crate::network::Datagram;
 use crate::offer::offered_tracks;
 use crate::outcome::{Seen, Sent};
 use fanlight_base::PeerKey;
@@ -30,8 +31,8 @@ const PICTURE_PACKETS: u32 = 3;
 const FIRST_SEQUENCE: u64 = 65_400;
 /// A new data message so often.
 const MESSAGE_EVERY: Duration = Duration::from_millis(50);
-/// Data messages begin so long after everybody in the room can receive them.
-const MESSAGES_AFTER: Duration = Duration::from_millis(100);
+/// Data messages begin so long after everybody in the room can receive them: when the network loses them too.
+const MESSAGES_AFTER: Duration = Duration::from_millis(1_500);
 /// Label of the channel whose messages arrive all, and in order.
 const RELIABLE: &str = "_reliable";
 
@@ -40,8 +41,9 @@ pub(crate) struct Client {
     /// Its session.
     pub(crate) peer: PeerKey,
     pub(crate) seen: Seen,
-    publisher: Rtc,
-    subscriber: Rtc,
+    /// Publisher and subscriber.
+    connections: [Rtc; 2],
+    start: Instant,
     pending: Option<SdpPendingOffer>,
     mids: [Option<Mid>; 2],
     next_audio: Instant,
@@ -86,6 +88,7 @@ impl Client {
             room,
             sid: Default::default(),
             address,
+            receives_from_ns: None,
             sent: [Sent::default(), Sent::default()],
             heard: BTreeMap::new(),
             offered: BTreeMap::new(),
@@ -96,8 +99,8 @@ impl Client {
         Self {
             peer,
             seen,
-            publisher: rtc(address[0]),
-            subscriber: rtc(address[1]),
+            connections: address.map(rtc),
+            start,
             pending: None,
             mids: [None; 2],
             next_audio: start,
@@ -148,7 +151,7 @@ impl Client {
             }
             Signal::Answer { sdp, .. } => {
                 if let (Some(pending), Ok(answer)) = (self.pending.take(), SdpAnswer::from_sdp_string(&sdp)) {
-                    self.publisher
+                    self.connections[0]
                         .sdp_api()
                         .accept_answer(pending, answer)
                         .expect("the answer is acceptable");
@@ -157,13 +160,15 @@ impl Client {
             }
             Signal::Offer { id, sdp, .. } => {
                 self.seen.offered.extend(offered_tracks(&sdp));
+                // Browsers choose to be the DTLS client; str0m would not, and as a DTLS server waits for the INIT of SCTP.
+                let sdp = sdp.replace("a=setup:actpass", "a=setup:passive");
                 let offer = SdpOffer::from_sdp_string(&sdp).expect("the offer parses");
-                let answer = self.subscriber.sdp_api().accept_offer(offer).expect("the offer is acceptable");
+                let answer =
+                    self.connections[1].sdp_api().accept_offer(offer).expect("the offer is acceptable");
                 vec![Doing::Request(Request::Answer { id, sdp: Box::new(parsed(&answer.to_sdp_string())) })]
             }
             Signal::Trickle { target, candidate, .. } => {
-                let rtc =
-                    if target == Target::Publisher { &mut self.publisher } else { &mut self.subscriber };
+                let rtc = &mut self.connections[usize::from(target == Target::Subscriber)];
                 if let Ok(candidate) = Candidate::from_sdp_string(&candidate) {
                     rtc.add_remote_candidate(candidate);
                 }
@@ -179,7 +184,7 @@ impl Client {
 
     fn publish(&mut self) -> Vec<Doing> {
         let cids = self.cids();
-        let mut changes = self.publisher.sdp_api();
+        let mut changes = self.connections[0].sdp_api();
         changes.add_channel(RELIABLE.to_owned());
         for (index, kind) in [MediaKind::Audio, MediaKind::Video].into_iter().enumerate() {
             let track = Some(cids[index].clone());
@@ -196,15 +201,17 @@ impl Client {
         ]
     }
 
-    /// A datagram for one of its addresses.
-    pub(crate) fn receive(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
-        let rtc = if to == self.seen.address[0] { &mut self.publisher } else { &mut self.subscriber };
-        if let Ok(receive) = Receive::new(Protocol::Udp, from, to, bytes) {
-            rtc.handle_input(Input::Receive(now, receive)).expect("str0m takes it");
+    /// A datagram for one of its addresses; the next deadline comes back. str0m has to be emptied after each one.
+    pub(crate) fn receive(&mut self, now: Instant, datagram: &Datagram, doings: &mut Vec<Doing>) -> Instant {
+        let (from, to) = (datagram.from, datagram.to);
+        let which = usize::from(to != self.seen.address[0]);
+        if let Ok(receive) = Receive::new(Protocol::Udp, from, to, &datagram.bytes) {
+            self.connections[which].handle_input(Input::Receive(now, receive)).expect("str0m takes it");
         }
+        self.drain(now, which, doings)
     }
 
-    /// Lets time pass and empties both connections; the next deadline comes back.
+    /// Lets time pass; the next deadline comes back.
     pub(crate) fn advance(&mut self, now: Instant, doings: &mut Vec<Doing>) -> Instant {
         self.write_due(now);
         self.write_messages(now);
@@ -215,30 +222,30 @@ impl Client {
             deadline = deadline.min(at);
         }
         for which in 0..2 {
-            let rtc = if which == 0 { &mut self.publisher } else { &mut self.subscriber };
-            rtc.handle_input(Input::Timeout(now)).expect("time may pass");
-            loop {
-                let rtc = if which == 0 { &mut self.publisher } else { &mut self.subscriber };
-                match rtc.poll_output().expect("the connection works") {
-                    Output::Timeout(at) => {
-                        deadline = deadline.min(at);
-                        break;
-                    }
-                    Output::Transmit(transmit) => doings.push(Doing::Send {
-                        from: transmit.source,
-                        to: transmit.destination,
-                        bytes: transmit.contents.to_vec(),
-                    }),
-                    Output::Event(event) => self.event(which, event, doings),
-                }
-            }
+            self.connections[which].handle_input(Input::Timeout(now)).expect("time may pass");
+            deadline = deadline.min(self.drain(now, which, doings));
         }
         deadline.max(now + Duration::from_micros(1))
     }
 
-    fn event(&mut self, which: usize, event: Event, doings: &mut Vec<Doing>) {
+    fn drain(&mut self, now: Instant, which: usize, doings: &mut Vec<Doing>) -> Instant {
+        loop {
+            match self.connections[which].poll_output().expect("the connection works") {
+                Output::Timeout(at) => return at,
+                Output::Transmit(transmit) => doings.push(Doing::Send {
+                    from: transmit.source,
+                    to: transmit.destination,
+                    bytes: transmit.contents.to_vec(),
+                }),
+                Output::Event(event) => self.event(now, which, event, doings),
+            }
+        }
+    }
+
+    fn event(&mut self, now: Instant, which: usize, event: Event, doings: &mut Vec<Doing>) {
         match event {
             Event::Connected if which == 0 => self.connected = true,
+            Event::Connected => self.seen.receives_from_ns = Some(nanoseconds(self.start, now)),
             Event::KeyframeRequest(_) if which == 0 => self.key_frame = true,
             Event::RtpPacket(packet) => {
                 let ssrc = *packet.header.ssrc;
@@ -280,7 +287,7 @@ impl Client {
         self.next_message = Some(now + MESSAGE_EVERY);
         let message =
             Message { room: self.seen.room, sender: self.seen.number, number: self.seen.messages_sent };
-        let mut channel = self.publisher.channel(id).expect("it is open");
+        let mut channel = self.connections[0].channel(id).expect("it is open");
         if channel.write(true, &message.encode()).expect("the association works") {
             self.seen.messages_sent += 1;
             self.messages_left -= 1;
@@ -314,15 +321,15 @@ impl Client {
         let Some(mid) = self.mids[kind] else { return };
         let Some(pt) = self.payload_type(mid) else { return };
         let sent = &mut self.seen.sent[kind];
-        let number = sent.packets;
+        let number = sent.packets();
         let tag = Tag { room: self.seen.room, publisher: self.seen.number, kind: kind as u32, number };
         let unit = if kind == 0 { number } else { number / PICTURE_PACKETS };
         let payload = payload(tag);
-        let mut direct = self.publisher.direct_api();
+        let mut direct = self.connections[0].direct_api();
         let Some(stream) = direct.stream_tx_by_mid(mid, None) else { return };
         sent.ssrc = *stream.ssrc();
         sent.repair_ssrc = stream.rtx().map(|ssrc| *ssrc);
-        sent.packets += 1;
+        sent.times_ns.push(nanoseconds(self.start, at));
         sent.bytes += payload.len() as u64;
         let sequence = FIRST_SEQUENCE + u64::from(number);
         let packet = RtpWrite::new(pt, sequence.into(), unit.wrapping_mul(step), at, payload);
@@ -330,9 +337,14 @@ impl Client {
     }
 
     fn payload_type(&self, mid: Mid) -> Option<Pt> {
-        let media = self.publisher.media(mid)?;
+        let media = self.connections[0].media(mid)?;
         media.remote_pts().first().copied()
     }
+}
+
+/// Virtual time of an instant.
+pub(crate) fn nanoseconds(start: Instant, instant: Instant) -> u64 {
+    u64::try_from(instant.saturating_duration_since(start).as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn parsed(sdp: &str) -> SessionDescription {

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 
 /// What a handshake datagram is charged: certificates and signatures vary in length from run to run, time must not.
 const HANDSHAKE_BYTES: u64 = 1200;
+/// What follows a handshake so soon may belong to it: its last acknowledgement looks like application data.
+const HANDSHAKE_NS: u64 = 1_000_000_000;
 /// A link with a capacity queues at most so much before it drops.
 const QUEUE_NS_MAX: u64 = 300_000_000;
 
@@ -38,6 +40,14 @@ pub struct Network {
 struct State {
     link: Link,
     busy_until_ns: u64,
+    /// Nothing of DTLS is lost until then.
+    handshake_until_ns: u64,
+}
+
+impl State {
+    const fn new(link: Link) -> Self {
+        Self { link, busy_until_ns: 0, handshake_until_ns: 0 }
+    }
 }
 
 /// A datagram with its ends.
@@ -56,14 +66,18 @@ impl Network {
 
     /// Sets one direction of one link.
     pub fn set_link(&mut self, from: SocketAddr, to: SocketAddr, link: Link) {
-        self.links.insert((from, to), State { link, busy_until_ns: 0 });
+        self.links.insert((from, to), State::new(link));
     }
 
     /// Sends a datagram at `now_ns`.
     pub(crate) fn send(&mut self, now_ns: u64, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let default = self.default;
-        let state = self.links.entry((from, to)).or_insert(State { link: default, busy_until_ns: 0 });
-        let handshake = bytes.first().is_some_and(|first| (20..64).contains(first));
+        let state = self.links.entry((from, to)).or_insert(State::new(default));
+        let dtls = bytes.first().is_some_and(|first| (20..64).contains(first));
+        if is_handshake(bytes) {
+            state.handshake_until_ns = now_ns + HANDSHAKE_NS;
+        }
+        let handshake = dtls && now_ns < state.handshake_until_ns;
         // Handshakes draw no loss: their number of datagrams is not the same in every run.
         let lost = self.random.below(1_000_000) < u64::from(state.link.loss_ppm);
         let jitter_ns = self.random.below(state.link.jitter_ns.max(1));
@@ -95,6 +109,16 @@ impl Network {
     pub(crate) fn receive(&mut self, now_ns: u64) -> Option<Datagram> {
         let entry = self.queue.first_entry()?;
         (entry.key().0 <= now_ns).then(|| entry.remove())
+    }
+}
+
+/// Whether a datagram begins with a DTLS record of a handshake: in plain, or of epoch 2 (RFC 9147 §4). Data channels
+/// travel in application data of DTLS 1.2 (23) or in records of epoch 3, and are lost like media.
+fn is_handshake(bytes: &[u8]) -> bool {
+    match bytes.first() {
+        Some(20..=22) => true,
+        Some(first @ 32..=63) => first & 3 == 2,
+        _ => false,
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Seen {
     pub sid: ParticipantSid,
     /// Addresses of its publisher and subscriber connections.
     pub address: [SocketAddr; 2],
+    /// When it could receive media, in nanoseconds of virtual time.
+    pub receives_from_ns: Option<u64>,
     /// What it published: audio, video.
     pub sent: [Sent; 2],
     /// Received media, by SSRC.
@@ -73,10 +75,17 @@ pub struct Sent {
     pub ssrc: u32,
     /// SSRC of its retransmissions.
     pub repair_ssrc: Option<u32>,
-    /// Packets written.
-    pub packets: u32,
+    /// When each packet was written, in nanoseconds of virtual time.
+    pub times_ns: Vec<u64>,
     /// Their payload.
     pub bytes: u64,
+}
+
+impl Sent {
+    /// Packets written.
+    pub fn packets(&self) -> u32 {
+        self.times_ns.len() as u32
+    }
 }
 
 /// What a client received on one SSRC, retransmissions in their place.

@@ -1,7 +1,7 @@
 //! What an observer of the network sees: whose packets were sent, which of them arrived, and whether two different ones
 //! were sealed under one nonce. RTP headers and RTCP indices are in the clear, so no key is needed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
 use std::net::SocketAddr;
 
@@ -42,8 +42,12 @@ pub struct Wire {
     pub sent: BTreeMap<Stream, Carried>,
     /// What it delivered.
     pub delivered: BTreeMap<Stream, Carried>,
+    /// Streams of which a packet was delivered after a later one.
+    pub overtaken: BTreeSet<Stream>,
     /// What the server sealed.
     pub nonces: Nonces,
+    /// Latest number delivered.
+    newest: BTreeMap<Stream, u16>,
 }
 
 /// A media packet in the clear parts of its bytes.
@@ -55,7 +59,14 @@ enum Sealed {
 
 impl Wire {
     pub(crate) fn new(server: SocketAddr) -> Self {
-        Self { server, sent: BTreeMap::new(), delivered: BTreeMap::new(), nonces: Nonces::default() }
+        Self {
+            server,
+            sent: BTreeMap::new(),
+            delivered: BTreeMap::new(),
+            overtaken: BTreeSet::new(),
+            nonces: Nonces::default(),
+            newest: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn note_sent(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
@@ -69,6 +80,15 @@ impl Wire {
 
     pub(crate) fn note_delivered(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         note(&mut self.delivered, from, to, bytes);
+        if let Some(Sealed::Rtp { ssrc, sequence, .. }) = dissect(bytes) {
+            let stream = Stream { from, to, ssrc };
+            let newest = self.newest.entry(stream).or_insert(sequence);
+            if (sequence.wrapping_sub(*newest) as i16) < 0 {
+                self.overtaken.insert(stream);
+            } else {
+                *newest = sequence;
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! One virtual machine: server cores, network and clients, stepped from event to event.
 
-use crate::client::{Client, Doing};
+use crate::client::{Client, Doing, nanoseconds};
 use crate::network::Network;
 use crate::outcome::Outcome;
 use crate::scenario::Scenario;
@@ -12,7 +12,7 @@ use fanlight_events::{Event, SampleBody, TrackSample};
 use fanlight_sfu::input::{Command, Join, Layout, Request};
 use fanlight_sfu::model::{ParticipantKind, Permission};
 use fanlight_sfu::output::{Output, Signal};
-use fanlight_sfu::{Sfu, SfuConfig};
+use fanlight_sfu::{Sfu, SfuConfig, TextLimits};
 use fanlight_transport::candidate::LocalCandidate;
 use fanlight_transport::{Certificate, ClockAnchor};
 use std::collections::BTreeMap;
@@ -78,6 +78,7 @@ impl World {
             certificate,
             anchor: ClockAnchor::new(anchor, fanlight_base::Mono::default()),
             candidates: vec![LocalCandidate::new(server, Protocol::Udp)],
+            texts: TextLimits::default(),
             envelope: fanlight_livekit::data::ENVELOPE,
         });
         let control = Control::new(ControlConfig {
@@ -216,9 +217,11 @@ impl World {
             } else if let Some(index) =
                 self.clients.iter().position(|client| client.seen.address.contains(&datagram.to))
             {
-                let instant = self.instant();
-                self.clients[index].receive(instant, datagram.from, datagram.to, &datagram.bytes);
-                self.client_deadlines[index] = self.mono_ns;
+                let (instant, mut doings) = (self.instant(), Vec::new());
+                let deadline = self.clients[index].receive(instant, &datagram, &mut doings);
+                self.client_deadlines[index] =
+                    self.client_deadlines[index].min(nanoseconds(self.anchor, deadline));
+                self.perform(index, doings);
             }
         }
         while let Some((peer, request)) = due(&mut self.to_server, self.mono_ns) {
@@ -241,9 +244,7 @@ impl World {
                 let mut doings = Vec::new();
                 let instant = self.instant();
                 let deadline = self.clients[index].advance(instant, &mut doings);
-                self.client_deadlines[index] =
-                    u64::try_from(deadline.saturating_duration_since(self.anchor).as_nanos())
-                        .unwrap_or(u64::MAX);
+                self.client_deadlines[index] = nanoseconds(self.anchor, deadline);
                 self.perform(index, doings);
             }
         }

@@ -2,6 +2,8 @@
 
 mod table;
 mod text;
+mod trouble;
+mod words;
 
 use fanlight_base::{Identity, ParticipantSid, RoomName, RoomSid, TrackSid};
 use fanlight_events::{ClientFacts, Direction, Kind, TrackCounters};
@@ -115,7 +117,7 @@ impl Report {
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
 
-    /// The report for people: UTC times, one table per participant. `now_ms` is the wall clock, milliseconds since the
+    /// The report for people: who was there, what went wrong, one table per participant, a timeline; times are UTC. `now_ms` is the wall clock, milliseconds since the
     /// Unix epoch: what is open is told as lasting until then, or until the server was last seen.
     pub fn to_text(&self, now_ms: u64) -> String {
         text::render(self, now_ms)

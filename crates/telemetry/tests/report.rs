@@ -148,8 +148,85 @@ fn the_text_is_readable_and_moves_no_cursor() {
 #[test]
 fn a_room_that_a_dead_server_left_open_is_told_as_last_seen() {
     let text = example().to_text(START_MS + 3_600_000);
-    assert!(text.contains("open when the server was last seen, 2026-11-22 00:01:50.000 UTC"), "{text}");
+    assert!(text.contains("open when the server was last seen, 2026-11-22 00:01:50 UTC"), "{text}");
     assert!(text.contains("(1 m 00 s)"), "{text}");
+}
+
+fn trouble_of(change: impl FnOnce(&mut RoomReport)) -> Vec<String> {
+    let mut report = example();
+    report.rooms.truncate(1);
+    let room = &mut report.rooms[0];
+    // Nothing is wrong with this one.
+    room.participants[1].identity = "bob".into();
+    room.participants[1].connect_ms = Some(300);
+    room.participants[1].reason = Some("client_initiated".into());
+    change(room);
+    let text = report.to_text(START_MS + 121_000);
+    let lines = text.lines().skip_while(|line| *line != "  What went wrong").skip(1);
+    lines.take_while(|line| !line.is_empty()).map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn what_went_wrong_is_said_in_sentences() {
+    assert_eq!(trouble_of(|_| {}), [] as [&str; 0]);
+    let lossy = trouble_of(|room| {
+        room.participants[0].tracks[0].counters.lost = 50;
+        room.participants[1].tracks[0].counters.lost = 20;
+    });
+    assert_eq!(
+        lossy,
+        [
+            "alice's camera lost 4.76 % of its packets on the way to the server.",
+            "alice's camera lost 2.00 % of its packets on the way to bob."
+        ]
+    );
+    let silent = trouble_of(|room| room.participants[1].tracks[0].counters = TrackCounters::default());
+    assert_eq!(silent, ["Nothing of alice's camera arrived on the way to bob in 7.9 s."]);
+    let muted = trouble_of(|room| {
+        room.participants[1].tracks[0].counters = TrackCounters::default();
+        room.timeline.push(event(2_000, "track_muted", "PA_alice", "TR_camera", json!({})));
+    });
+    assert_eq!(muted, [] as [&str; 0]);
+    let far = trouble_of(|room| room.participants[1].tracks[0].counters.rtt_us = 420_000);
+    assert_eq!(far, ["alice's camera took 420 ms there and back on the way to bob."]);
+    let cut = trouble_of(|room| {
+        room.participants[1].reason = Some("connection_timeout".into());
+        room.participants[1].connection_type = "tcp".into();
+    });
+    assert_eq!(
+        cut,
+        [
+            "bob did not leave by itself: lost its connection (connection_timeout) after 10.8 s.",
+            "bob was connected over TCP, which stalls on loss; UDP may be blocked on its way."
+        ]
+    );
+    let killed = trouble_of(|room| {
+        room.reason = Some("crash".into());
+        room.participants[1].reason = Some("crash".into());
+    });
+    assert_eq!(killed, ["The room was cut off: the server was killed (crash)."]);
+}
+
+#[test]
+fn refusals_are_summed_and_gaps_in_the_record_are_said() {
+    let refused = trouble_of(|room| {
+        let what = json!({"what": "subscription", "why": "track not found"});
+        room.timeline.push(event(1_000, "refused", "PA_eve", "", what.clone()));
+        room.timeline.push(event(2_000, "refused", "PA_eve", "", what));
+        room.timeline.push(event(3_000, "refused", "", "", json!({"what": "join", "why": "room_full"})));
+        for refused in [3, 7] {
+            let queue = json!({"queue": "facts", "refused": refused});
+            room.timeline.push(event(4_000, "queue_refused", "", "", queue));
+        }
+    });
+    assert_eq!(
+        refused,
+        [
+            "Refused: join (room_full).",
+            "Refused to bob: subscription (track not found), 2 times.",
+            "This record is not complete: 7 entries did not fit the queue facts."
+        ]
+    );
 }
 
 #[test]

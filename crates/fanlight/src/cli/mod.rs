@@ -11,17 +11,18 @@ use std::error::Error;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// A WebRTC media server that LiveKit's SDKs talk to, and that remembers and explains every call.
-///
-/// Without a command it serves. `fanlight --dev` needs nothing else: key `devkey`, secret `secret`, loopback only.
+/// A WebRTC media server that LiveKit's SDKs talk to, and that remembers and explains every call
 #[derive(Debug, Parser)]
-#[command(name = "fanlight", version, args_conflicts_with_subcommands = true)]
+#[command(name = "fanlight", version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
     serve: Serve,
 }
+
+const AFTER_HELP: &str = "Without a command it serves. To try it: fanlight --dev\n\
+    Logs go to standard error; FANLIGHT_LOG sets their level (error, warn, info, debug).";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -47,7 +48,7 @@ struct Serve {
     #[arg(long)]
     port: Option<u16>,
     /// Address clients send media to
-    #[arg(long, value_name = "ADDRESS", env = "NODE_IP")]
+    #[arg(long, value_name = "ADDRESS", env = "NODE_IP", hide_env_values = true)]
     node_ip: Option<IpAddr>,
     /// API keys, as YAML: "key: secret"
     #[arg(long, value_name = "KEYS", env = "LIVEKIT_KEYS", hide_env_values = true)]
@@ -56,7 +57,7 @@ struct Serve {
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
     /// Where the record is kept [default: ./fanlight-data]
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }
 
@@ -65,8 +66,8 @@ impl Arguments {
     pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
         match self.command {
             None => serve::run(self.serve.into()),
-            Some(Command::Report(report)) => report.run(self.serve.data_dir),
-            Some(Command::Token(token)) => token.run(self.serve.keys),
+            Some(Command::Report(report)) => report.run(),
+            Some(Command::Token(token)) => token.run(),
         }
     }
 }

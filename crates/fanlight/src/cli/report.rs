@@ -15,11 +15,14 @@ pub(crate) struct Report {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Where the record is kept [default: ./fanlight-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
 }
 
 impl Report {
-    pub(super) fn run(self, data_dir: Option<PathBuf>) -> Result<(), Box<dyn Error>> {
-        let dir = data_dir.unwrap_or_else(|| Path::new(crate::config::DATA_DIR_DEFAULT).to_owned());
+    pub(super) fn run(self) -> Result<(), Box<dyn Error>> {
+        let dir = self.data_dir.unwrap_or_else(|| Path::new(crate::config::DATA_DIR_DEFAULT).to_owned());
         let report = fanlight_store::report(&dir, &self.room)?;
         if self.json {
             say(report.to_json());

@@ -21,7 +21,7 @@ macro_rules! section {
         }
 
         impl $name {
-            #[allow(unused_variables, reason = "a section may have nothing to report")]
+            #[allow(unused_variables, clippy::ptr_arg, reason = "a section may have nothing to report")]
             fn collect_unsupported(&self, prefix: &str, keys: &mut Vec<String>) {
                 $(if self.$ignored.is_some() { keys.push(format!("{prefix}{}", stringify!($ignored))); })*
                 $(self.$nested.collect_unsupported(concat!(stringify!($nested), "."), keys);)*
@@ -34,7 +34,7 @@ section! {
     /// The whole file.
     File {
         port: Option<u16>,
-        bind_addresses: Vec<IpAddr>,
+        bind_addresses: Vec<BindAddress>,
         keys: Keys,
         key_file: Option<PathBuf>,
         rtc: Rtc,
@@ -105,13 +105,14 @@ section! {
     /// `limit:`; 0 is no limit.
     Limit {
         num_tracks: i64,
+        bytes_per_sec: Amount,
         max_metadata_size: Option<u32>,
         max_attributes_size: Option<u32>,
         max_room_name_length: Option<usize>,
         max_participant_identity_length: Option<usize>,
         max_participant_name_length: Option<usize>,
     } unsupported {
-        bytes_per_sec, subscription_limit_video, subscription_limit_audio, signal_message_size_limit,
+        subscription_limit_video, subscription_limit_audio, signal_message_size_limit,
         max_api_body_size, max_agent_message_size, max_participant_data_blob_key_length,
         max_participant_data_blob_size, max_custom_encoding_length,
     } nested { }
@@ -176,27 +177,91 @@ pub(crate) struct Filter {
     pub(crate) excludes: Vec<String>,
 }
 
-/// One of `rtc.turn_servers`.
+/// A number that may have underscores, as in LiveKit's sample.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
+#[serde(try_from = "AmountText")]
+pub(crate) struct Amount(pub(crate) f64);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum AmountText {
+    Number(f64),
+    Text(String),
+}
+
+impl TryFrom<AmountText> for Amount {
+    type Error = String;
+
+    fn try_from(text: AmountText) -> Result<Self, Self::Error> {
+        match text {
+            AmountText::Number(number) => Ok(Self(number)),
+            AmountText::Text(text) => {
+                text.replace('_', "").parse().map(Self).map_err(|_| format!("`{text}` is no number"))
+            }
+        }
+    }
+}
+
+/// One of `bind_addresses`: an address, `localhost`, or nothing for all.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct BindAddress(pub(crate) Vec<IpAddr>);
+
+impl TryFrom<String> for BindAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Ok(Self(match text.as_str() {
+            "" => super::EVERYWHERE.to_vec(),
+            "localhost" => super::LOOPBACK.to_vec(),
+            text => {
+                vec![text.parse().map_err(|_| format!("`{text}` is no address; write 0.0.0.0 or ::1"))?]
+            }
+        }))
+    }
+}
+
+/// One of `rtc.turn_servers`, told to clients.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "handed to clients once TURN is accounted; parsed now so that the file is checked"
-)]
 pub(crate) struct TurnServer {
-    host: String,
+    pub(crate) host: String,
     #[serde(default)]
-    port: Option<u16>,
+    pub(crate) port: Option<u16>,
     #[serde(default)]
-    protocol: Option<String>,
+    pub(crate) protocol: TurnProtocol,
     #[serde(default)]
-    username: Option<String>,
+    pub(crate) username: String,
     #[serde(default)]
-    credential: Option<String>,
+    pub(crate) credential: String,
+    /// Shared with the TURN server; each participant gets a credential of its own.
     #[serde(default)]
-    secret: Option<String>,
+    pub(crate) secret: String,
+    /// Seconds such a credential is good for.
     #[serde(default)]
-    ttl: Option<u32>,
+    pub(crate) ttl: Option<u32>,
+}
+
+/// How clients reach a TURN server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TurnProtocol {
+    Tls,
+    #[default]
+    Tcp,
+    Udp,
+}
+
+impl TurnServer {
+    /// As clients are told it (RFC 7065).
+    pub(crate) fn url(&self) -> String {
+        let (scheme, transport, port) = match self.protocol {
+            TurnProtocol::Tls => ("turns", "tcp", 5349),
+            TurnProtocol::Tcp => ("turn", "tcp", 3478),
+            TurnProtocol::Udp => ("turn", "udp", 3478),
+        };
+        format!("{scheme}:{}:{}?transport={transport}", self.host, self.port.unwrap_or(port))
+    }
 }
 
 /// One of `room.enabled_codecs`.
@@ -225,9 +290,6 @@ impl File {
     pub(crate) fn unsupported(&self) -> Vec<String> {
         let mut keys = Vec::new();
         self.collect_unsupported("", &mut keys);
-        if !self.rtc.turn_servers.is_empty() {
-            keys.push("rtc.turn_servers".into());
-        }
         keys
     }
 }
@@ -255,6 +317,51 @@ mod tests {
         assert_eq!(port("7882"), Ok(Some(Ports { start: 7882, end: 7882 })));
         assert_eq!(port("7882-7890"), Ok(Some(Ports { start: 7882, end: 7890 })));
         assert!(port("9-1").is_err());
+    }
+
+    #[test]
+    fn addresses_to_bind_are_written_as_livekit_does() {
+        let bind = |text: &str| File::parse(&format!("bind_addresses: [{text}]\n"));
+        assert_eq!(bind("\"\"").unwrap().bind_addresses[0].0.len(), 2);
+        assert_eq!(bind("localhost").unwrap().bind_addresses[0].0.len(), 2);
+        assert_eq!(bind("10.0.0.1").unwrap().bind_addresses[0].0, [IpAddr::from([10, 0, 0, 1])]);
+        let error = bind("there").unwrap_err();
+        assert!(error.contains("there"), "{error}");
+    }
+
+    #[test]
+    fn turn_servers_have_the_urls_livekit_gives_them() {
+        let text = "rtc:\n  turn_servers:\n  - {host: t.example, port: 443, protocol: tls, secret: s, ttl: 60}\n  \
+                    - {host: u.example, protocol: udp, username: u, credential: c}\n  - host: v.example\n";
+        let servers = File::parse(text).unwrap().rtc.turn_servers;
+        let urls: Vec<String> = servers.iter().map(TurnServer::url).collect();
+        assert_eq!(
+            urls,
+            [
+                "turns:t.example:443?transport=tcp",
+                "turn:u.example:3478?transport=udp",
+                "turn:v.example:3478?transport=tcp"
+            ]
+        );
+    }
+
+    #[test]
+    fn unknown_keys_of_every_section_are_named_with_their_line() {
+        for section in ["room", "logging", "limit", "fanlight", "rtc"] {
+            let error = File::parse(&format!("port: 1\n{section}:\n  nonsense: 1\n")).unwrap_err();
+            assert!(error.contains("nonsense") && error.contains('3'), "{section}: {error}");
+        }
+        let error = File::parse("port: 1\nprot: 2\n").unwrap_err();
+        assert!(error.contains("prot") && error.contains('2'), "{error}");
+    }
+
+    #[test]
+    fn limits_are_numbers_as_livekits_sample_writes_them() {
+        let limit = File::parse("limit: {num_tracks: 400, bytes_per_sec: 1_000_000_000}\n").unwrap().limit;
+        assert_eq!((limit.num_tracks, limit.bytes_per_sec), (400, Amount(1e9)));
+        assert_eq!(File::parse("limit: {bytes_per_sec: 5e6}\n").unwrap().limit.bytes_per_sec, Amount(5e6));
+        let error = File::parse("limit: {bytes_per_sec: many}\n").unwrap_err();
+        assert!(error.contains("many"), "{error}");
     }
 
     #[test]

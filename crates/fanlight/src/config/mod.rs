@@ -8,12 +8,16 @@ mod file;
 pub(crate) use file::{File, Keys, Room, Rtc};
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 /// Key and secret that `--dev` uses when no keys are given, as LiveKit does.
 const DEV_KEY: &str = "devkey";
 const DEV_SECRET: &str = "secret";
+/// Every address of this machine.
+const EVERYWHERE: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+/// This machine only.
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 /// Where the record is kept when nothing says otherwise.
 pub(crate) const DATA_DIR_DEFAULT: &str = "./fanlight-data";
 /// Shorter secrets can be guessed from one token; LiveKit complains below 32 characters too.
@@ -25,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) dev: bool,
     pub(crate) port: u16,
     pub(crate) bind_addresses: Vec<IpAddr>,
+    /// Nobody asked for just these addresses: one that this machine does not have may be left out.
+    pub(crate) bind_is_default: bool,
     pub(crate) keys: Keys,
     pub(crate) rtc: Rtc,
     pub(crate) room: Room,
@@ -94,15 +100,15 @@ impl Config {
             }
         }
         let dev = overrides.dev || file.development;
-        let loopback = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])];
+        let bind_is_default = overrides.bind.is_empty() && file.bind_addresses.is_empty();
         let bind_addresses = if !overrides.bind.is_empty() {
             overrides.bind
         } else if !file.bind_addresses.is_empty() {
-            file.bind_addresses
+            file.bind_addresses.into_iter().flat_map(|address| address.0).collect()
         } else if dev {
-            loopback.to_vec()
+            LOOPBACK.to_vec()
         } else {
-            vec![IpAddr::from([0, 0, 0, 0]), IpAddr::from([0; 16])]
+            EVERYWHERE.to_vec()
         };
         let mut rtc = file.rtc;
         if overrides.node_ip.is_some() {
@@ -115,6 +121,7 @@ impl Config {
             dev,
             port: overrides.port.or(file.port).unwrap_or(7880),
             bind_addresses,
+            bind_is_default,
             keys,
             rtc,
             room: file.room,

@@ -42,6 +42,11 @@ pub(super) fn read(claims: &Map<String, Value>) -> Result<Claims, TokenError> {
     Ok(Claims { grants, expires_s: top.seconds("exp")?, not_before_s: top.seconds("nbf")? })
 }
 
+/// Reads a grant as it stands in a token.
+pub(super) fn video_grant(object: &Map<String, Value>) -> Result<VideoGrant, TokenError> {
+    video(&Reader { object, place: "VideoGrant.ClaimGrants.video" })
+}
+
 fn video(reader: &Reader<'_>) -> Result<VideoGrant, TokenError> {
     Ok(VideoGrant {
         room_create: reader.flag("roomCreate")?,

@@ -1,7 +1,9 @@
 //! What a token grants.
 
+use super::{TokenError, claims};
 use fanlight_sfu::model::{ParticipantKind, Permission, Source};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// Everything in a token but its issuer and its times.
@@ -95,7 +97,40 @@ pub struct VideoGrant {
     pub destination_room: String,
 }
 
+/// The members of [`VideoGrant`] as they are spelled in a token.
+pub const VIDEO_GRANT_NAMES: [&str; 18] = [
+    "roomCreate",
+    "roomList",
+    "roomRecord",
+    "roomAdmin",
+    "roomJoin",
+    "room",
+    "canPublish",
+    "canSubscribe",
+    "canPublishData",
+    "canPublishSources",
+    "canUpdateOwnMetadata",
+    "ingressAdmin",
+    "hidden",
+    "recorder",
+    "agent",
+    "canSubscribeMetrics",
+    "canManageAgentSession",
+    "destinationRoom",
+];
+
 impl VideoGrant {
+    /// This grant with the members of a JSON object laid over it, spelled as in a token; members that are none of
+    /// [`VIDEO_GRANT_NAMES`] change nothing.
+    pub fn with_json(&self, object: &Map<String, Value>) -> Result<Self, TokenError> {
+        let mut members = match serde_json::to_value(self) {
+            Ok(Value::Object(members)) => members,
+            _ => Map::new(),
+        };
+        members.extend(object.clone());
+        claims::video_grant(&members)
+    }
+
     /// Whether tracks may be published.
     pub fn publishes(&self) -> bool {
         self.can_publish.unwrap_or(true)
@@ -195,6 +230,25 @@ mod tests {
         assert!(!permission.can_update_metadata && !permission.can_subscribe_metrics);
         let silent = VideoGrant { can_publish: Some(false), ..VideoGrant::default() };
         assert!(!silent.permission().can_publish_data);
+    }
+
+    #[test]
+    fn json_is_laid_over_a_grant() {
+        let grant = VideoGrant { room_join: true, room: "r".to_owned(), ..VideoGrant::default() };
+        let all = VIDEO_GRANT_NAMES.map(|name| {
+            let value = match name {
+                "room" | "destinationRoom" => Value::from("other"),
+                "canPublishSources" => Value::from(vec!["camera"]),
+                _ => Value::from(true),
+            };
+            (name.to_owned(), value)
+        });
+        let over = grant.with_json(&all.clone().into_iter().collect()).unwrap();
+        assert_eq!(serde_json::to_value(&over).unwrap(), Value::Object(all.into_iter().collect()));
+        let over =
+            grant.with_json(&[("canPublish".to_owned(), Value::from(false))].into_iter().collect()).unwrap();
+        assert_eq!((over.room.as_str(), over.can_publish, over.room_join), ("r", Some(false), true));
+        assert!(grant.with_json(&[("canPublish".to_owned(), Value::from(1))].into_iter().collect()).is_err());
     }
 
     #[test]

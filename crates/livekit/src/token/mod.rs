@@ -6,7 +6,7 @@
 mod claims;
 mod grants;
 
-pub use grants::{Grants, VideoGrant, kind_name};
+pub use grants::{Grants, VIDEO_GRANT_NAMES, VideoGrant, kind_name};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -56,6 +56,11 @@ pub struct Token {
     pub grants: Grants,
     /// `exp`, seconds since the Unix epoch; `None` when it never expires.
     pub expires_s: Option<u64>,
+}
+
+/// The participant kind a word means in a token; any other word is `standard`.
+pub fn kind(word: &str) -> fanlight_sfu::model::ParticipantKind {
+    grants::kind(word)
 }
 
 /// Why a token was refused; the text is the body of the 401.

@@ -105,6 +105,10 @@ pub(super) struct DownCounters {
     pub(super) header_bytes: u64,
     pub(super) key_frames: u64,
     pub(super) dropped: [u64; REASONS],
+    /// Packets that wait for their key frame: dropped when another one comes, forwarded when it was only late.
+    pub(super) waiting: u64,
+    /// How many of the dropped ones waited for the latest key frame.
+    pub(super) waited: u64,
     pub(super) nacks: u64,
     pub(super) plis: u64,
     pub(super) firs: u64,
@@ -292,6 +296,7 @@ impl Down {
             Some((source, ..)) => times.align(source, packet.source),
             None => Align::Unknown,
         };
+        self.counters.settle();
         self.rewrite.switch(out.now.mono(), packet.source, &packet.numbers, align, times.clock_rate);
         Ok(())
     }

@@ -99,8 +99,9 @@ impl RoomMedia {
         if place.index >= track.downs.len() {
             return TrackCounters::default();
         }
-        let down = track.downs.swap_remove(place.index);
+        let mut down = track.downs.swap_remove(place.index);
         track.note_downs();
+        down.counters.settle();
         let totals = totals(&down.counters, track);
         if let Some(moved) = track.downs.get(place.index)
             && let Some(moved_place) = self.downs.get_mut(moved.key.0)
@@ -140,8 +141,29 @@ impl RoomMedia {
 impl DownCounters {
     /// Notes a packet that was not forwarded.
     pub(super) fn count(&mut self, dropped: Dropped) {
-        if let Some(count) = self.dropped.get_mut(dropped as usize) {
+        if dropped == Dropped::NoKeyFrame {
+            self.waiting += 1;
+        } else if let Some(count) = self.dropped.get_mut(dropped as usize) {
             *count += 1;
+        }
+    }
+
+    /// What waited for a key frame is dropped.
+    pub(super) fn settle(&mut self) {
+        self.waited = std::mem::take(&mut self.waiting);
+        if let Some(count) = self.dropped.get_mut(Dropped::NoKeyFrame as usize) {
+            *count += self.waited;
+        }
+    }
+
+    /// One of those that waited for the latest key frame was forwarded after all. The counter has not been told yet with
+    /// it: both happen in one call.
+    pub(super) fn caught_up(&mut self) {
+        if let Some(waited) = self.waited.checked_sub(1)
+            && let Some(count) = self.dropped.get_mut(Dropped::NoKeyFrame as usize)
+        {
+            self.waited = waited;
+            *count -= 1;
         }
     }
 

@@ -321,8 +321,9 @@ impl RoomMedia {
             let mut out = Outbound { now, transports, batch, header: &mut self.header };
             let began = |down: &&mut Down| down.began_with(entry.source, entry.sequence);
             for down in track.downs.iter_mut().filter(began) {
-                if let Err(dropped) = down.forward(&mut out, &packet, &SourceTimes::NONE) {
-                    down.counters.count(dropped);
+                match down.forward(&mut out, &packet, &SourceTimes::NONE) {
+                    Ok(_) => down.counters.caught_up(),
+                    Err(dropped) => down.counters.count(dropped),
                 }
             }
         }

@@ -169,6 +169,7 @@ impl Room {
             Timer::JoinTimeout(key),
             Timer::Grace(key),
             Timer::Negotiation(key),
+            Timer::Missing(key),
             Timer::RefreshToken(key),
             Timer::Refusals(key),
         ] {

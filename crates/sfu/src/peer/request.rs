@@ -2,7 +2,6 @@
 
 use crate::ctx::Ctx;
 use crate::input::Request;
-use crate::limits::{ATTRIBUTES_BYTES_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX};
 use crate::model::DisconnectReason;
 use crate::output::{EchoedRequest, LeaveAction, RequestReason, Signal};
 use crate::room::Room;
@@ -122,14 +121,16 @@ impl Room {
             }
         }
         let attribute_bytes: usize = merged.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let texts = ctx.config.texts;
+        let over = |bytes: usize, limit: usize| limit > 0 && bytes > limit;
         let refusal = if !peer.permission.can_update_metadata {
             Some((RequestReason::NotAllowed, "does not have permission to update own metadata"))
-        } else if name.len() > NAME_BYTES_MAX {
-            Some((RequestReason::LimitExceeded, "name exceeds limit (NAME_BYTES_MAX 256)"))
-        } else if metadata.len() > METADATA_BYTES_MAX {
-            Some((RequestReason::LimitExceeded, "metadata exceeds limit (METADATA_BYTES_MAX 524288)"))
-        } else if attribute_bytes > ATTRIBUTES_BYTES_MAX {
-            Some((RequestReason::LimitExceeded, "attributes exceed limit (ATTRIBUTES_BYTES_MAX 65536)"))
+        } else if over(name.len(), texts.name_bytes) {
+            Some((RequestReason::LimitExceeded, "name exceeds limit"))
+        } else if over(metadata.len(), texts.metadata_bytes) {
+            Some((RequestReason::LimitExceeded, "metadata exceeds limit"))
+        } else if over(attribute_bytes, texts.attributes_bytes) {
+            Some((RequestReason::LimitExceeded, "attributes exceed limit"))
         } else {
             None
         };

@@ -3,14 +3,15 @@
 use super::{Peer, Stage};
 use crate::ctx::Ctx;
 use crate::input::{Layout, TrackPermission, TrackSettings};
-use crate::limits::{PERMISSIONS_MAX, SUBSCRIPTIONS_MAX};
+use crate::limits::{PERMISSIONS_MAX, SUBSCRIPTION_TIMEOUT, SUBSCRIPTIONS_MAX};
 use crate::media::{DownKey, Subscribe, SubscribeCodec, TrackKey};
 use crate::model::{Kind, TrackInfo};
 use crate::output::Signal;
 use crate::peer::announce::TF_STEREO;
 use crate::room::Room;
 use crate::spec::{max_spatial, subscribe_codecs, takes};
-use fanlight_base::{PeerKey, TrackSid};
+use crate::timers::Timer;
+use fanlight_base::{Mono, PeerKey, TrackSid};
 use fanlight_events::{Direction, SampleBody, TrackSample, TrackSubscribed, TrackUnsubscribed};
 use fanlight_transport::negotiate::{NegotiatedSection, TrackBinding};
 use fanlight_transport::sdp::MediaKind;
@@ -25,6 +26,8 @@ pub(crate) struct Subscription {
     told: Option<bool>,
     /// It cannot take the codec; asking again tries again.
     failed: bool,
+    /// Since when it is asked for and there is no such track.
+    missing_since: Option<Mono>,
     pub(crate) binding: Option<Binding>,
 }
 
@@ -107,7 +110,38 @@ impl Room {
             }
             subscription.desired = Some(subscribe);
             subscription.failed = false;
+            if !subscribe || self.tracks.publisher(&sid).is_some() {
+                subscription.missing_since = None;
+            } else if subscription.missing_since.is_none() {
+                subscription.missing_since = Some(ctx.mono());
+                self.timers.start(Timer::Missing(key), ctx.mono() + SUBSCRIPTION_TIMEOUT);
+            }
             self.reconcile(ctx, key, &sid);
+        }
+    }
+
+    /// Some track that a participant asked for may not have come in time: it is told, and the wish is forgotten.
+    pub(crate) fn tracks_missing(&mut self, ctx: &mut Ctx<'_>, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let mut missing = Vec::new();
+        let mut next = Mono::NEVER;
+        for (sid, subscription) in &mut peer.subscriptions {
+            let Some(since) = subscription.missing_since else { continue };
+            if self.tracks.publisher(sid).is_some() {
+                subscription.missing_since = None;
+            } else if since + SUBSCRIPTION_TIMEOUT <= ctx.mono() {
+                missing.push(sid.clone());
+            } else {
+                next = next.min(since + SUBSCRIPTION_TIMEOUT);
+            }
+        }
+        for sid in &missing {
+            peer.subscriptions.remove(sid);
+        }
+        self.timers.set(Timer::Missing(key), next);
+        for track in missing {
+            self.refuse(ctx, key, "subscription", "track not found");
+            self.signal(ctx, key, Signal::SubscriptionFailed { track, codec_unsupported: false });
         }
     }
 

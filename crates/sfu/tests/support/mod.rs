@@ -16,7 +16,7 @@ use fanlight_sfu::envelope::{BadEnvelope, DataEnvelope, Routed, Sender};
 use fanlight_sfu::input::{AddTrack, Command, Join, Layout, Quirks, Request};
 use fanlight_sfu::model::{ParticipantKind, Permission, RoomConfig, Source};
 use fanlight_sfu::output::{Output, Signal, Why};
-use fanlight_sfu::{Sfu, SfuConfig};
+use fanlight_sfu::{Sfu, SfuConfig, TextLimits};
 use fanlight_transport::candidate::LocalCandidate;
 use fanlight_transport::{Certificate, ClockAnchor};
 use std::collections::BTreeMap;
@@ -86,6 +86,7 @@ impl World {
                 LocalCandidate::new(server(), Protocol::Udp),
                 LocalCandidate::new(([10, 0, 0, 1], 7881).into(), Protocol::Tcp),
             ],
+            texts: TextLimits::default(),
             envelope: DataEnvelope { route },
         };
         let mut world = Self {

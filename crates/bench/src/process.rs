@@ -1,0 +1,92 @@
+//! What the kernel knows of a process: processor time and memory.
+
+use crate::Failure;
+use std::fs;
+
+/// Clock ticks a second in `/proc/*/stat`; Linux shows user space 100 on every architecture.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Processor time in seconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cpu {
+    /// Both together, measured by the scheduler.
+    pub(crate) total_s: f64,
+    /// Which part of it was spent in the kernel, 0 to 1, in ticks of 10 ms.
+    user_ticks: f64,
+    kernel_ticks: f64,
+}
+
+impl Cpu {
+    /// Of all threads of a process whose names begin with `prefix`.
+    pub(crate) fn of_threads(pid: u32, prefix: &str) -> Result<Self, Failure> {
+        let mut sum = Self::default();
+        for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let path = entry?.path();
+            let Ok(name) = fs::read_to_string(path.join("comm")) else { continue };
+            if name.starts_with(prefix) {
+                sum.add(&path)?;
+            }
+        }
+        Ok(sum)
+    }
+
+    fn add(&mut self, task: &std::path::Path) -> Result<(), Failure> {
+        // A thread may end while it is looked at.
+        let (Ok(scheduled), Ok(stat)) =
+            (fs::read_to_string(task.join("schedstat")), fs::read_to_string(task.join("stat")))
+        else {
+            return Ok(());
+        };
+        let ns: f64 = scheduled.split_whitespace().next().ok_or("no schedstat")?.parse()?;
+        self.total_s += ns / 1e9;
+        // The name in parentheses may hold anything; utime and stime are the 12th and 13th field after it.
+        let fields = stat.rsplit_once(')').ok_or("no stat")?.1;
+        let mut fields = fields.split_whitespace().skip(11);
+        let mut ticks = || -> Result<f64, Failure> { Ok(fields.next().ok_or("short stat")?.parse()?) };
+        self.user_ticks += ticks()?;
+        self.kernel_ticks += ticks()?;
+        Ok(())
+    }
+
+    /// Time since `before`.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        Self {
+            total_s: self.total_s - before.total_s,
+            user_ticks: self.user_ticks - before.user_ticks,
+            kernel_ticks: self.kernel_ticks - before.kernel_ticks,
+        }
+    }
+
+    /// Seconds outside and inside the kernel.
+    pub(crate) fn split(&self) -> (f64, f64) {
+        let ticks = (self.user_ticks + self.kernel_ticks).max(1.0);
+        let measured = self.total_s.max(ticks / TICKS_PER_SECOND * 0.5);
+        (measured * self.user_ticks / ticks, measured * self.kernel_ticks / ticks)
+    }
+}
+
+/// Resident set of a process, in bytes.
+pub(crate) fn resident_bytes(pid: u32) -> Result<f64, Failure> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    let kilobytes: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kilobytes * 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_used_time_and_memory() {
+        let pid = std::process::id();
+        let before = Cpu::of_threads(pid, "").unwrap();
+        let mut sum = 0u64;
+        while Cpu::of_threads(pid, "").unwrap().since(&before).total_s < 0.01 {
+            sum = (0..100_000).fold(sum, |sum, n: u64| sum.wrapping_mul(31).wrapping_add(n));
+        }
+        assert!(resident_bytes(pid).unwrap() > 100_000.0 && sum != 1);
+        let (user, kernel) = Cpu::of_threads(pid, "").unwrap().split();
+        assert!(user + kernel > 0.0);
+    }
+}

@@ -1,0 +1,89 @@
+//! The real server as a child process, with ports and a data directory of its own.
+
+use crate::Failure;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A server that does not listen after this has failed.
+const START_MAX: Duration = Duration::from_secs(20);
+/// Neighbouring ports are tried so often.
+const PORT_TRIES: usize = 100;
+
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) pid: u32,
+    pub(crate) address: SocketAddr,
+    data_dir: PathBuf,
+}
+
+impl Server {
+    /// Starts `fanlight` from the directory in which this program stands.
+    pub(crate) fn start() -> Result<Self, Failure> {
+        let program = std::env::current_exe()?.with_file_name("fanlight");
+        if !program.exists() {
+            return Err(format!("{} is missing; use: cargo xtask bench", program.display()).into());
+        }
+        let data_dir = std::env::temp_dir().join(format!("fanlight-bench-{}", std::process::id()));
+        fs::create_dir_all(&data_dir)?;
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let shards = std::thread::available_parallelism()?.get();
+        let config = data_dir.join("config.yaml");
+        fs::write(&config, configuration(free_udp_ports(shards)?, shards))?;
+        let child = spawn(&program, &config, port, &data_dir)?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let server = Self { pid: child.id(), child, address, data_dir };
+        let started = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            if started.elapsed() > START_MAX {
+                return Err(format!("the server does not listen on {address}").into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It is our child, and its record is thrown away with it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.data_dir);
+    }
+}
+
+fn spawn(program: &Path, config: &Path, port: u16, data_dir: &Path) -> std::io::Result<Child> {
+    Command::new(program)
+        .arg("--dev")
+        .args(["--bind", "127.0.0.1", "--node-ip", "127.0.0.1", "--port", &port.to_string()])
+        .arg("--config")
+        .arg(config)
+        .arg("--data-dir")
+        .arg(data_dir)
+        .stdout(Stdio::null())
+        .spawn()
+}
+
+fn configuration(first: u16, shards: usize) -> String {
+    let last = usize::from(first) + shards - 1;
+    format!("rtc:\n  udp_port: {first}-{last}\n  tcp_port: 0\nlogging:\n  level: warn\n")
+}
+
+/// The first of so many free ports in a row.
+fn free_udp_ports(count: usize) -> Result<u16, Failure> {
+    for _ in 0..PORT_TRIES {
+        let one = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let first = one.local_addr()?.port();
+        let others = (1..count).map(|offset| {
+            let port = u16::try_from(usize::from(first) + offset).ok()?;
+            UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).ok()
+        });
+        if others.collect::<Vec<_>>().iter().all(Option::is_some) {
+            return Ok(first);
+        }
+    }
+    Err("no free UDP ports".into())
+}
