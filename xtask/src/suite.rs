@@ -41,6 +41,8 @@ pub(crate) fn test(root: &Path, browsers: bool) -> Result<(), Failure> {
     total.add(cargo_step(root, "clippy has nothing to say", &clippy));
     let built = cargo_step(root, "the server builds", &["build", "--release", "--quiet"]);
     total.add(built);
+    let without = ["check", "--release", "--package", "fanlight", "--no-default-features", "--quiet"];
+    total.add(cargo_step(root, "the server builds without its page", &without));
     total.add(cargo_tests(root));
     if browsers && built.failed == 0 {
         total.add(run_end_to_end(root, &[]));
@@ -72,6 +74,17 @@ pub(crate) fn deny(root: &Path) -> Result<(), Failure> {
 pub(crate) fn bench(root: &Path, name: &str, rest: &[&str]) -> Result<(), Failure> {
     if !["plane", "sockets", "joins", "memory"].contains(&name) {
         return Err(format!("unknown benchmark `{name}`: plane, sockets, joins or memory"));
+    }
+    if ["joins", "memory"].contains(&name) {
+        // These measure the real server.
+        let built = process::run(
+            cargo(root, &["build", "--quiet", "--release", "--package", "fanlight"]),
+            BUILD_LIMIT,
+            |line| println!("{line}"),
+        )?;
+        if !built.success {
+            return Err("the server does not build".to_string());
+        }
     }
     let mut command = Command::new("cargo");
     command.args(["run", "--quiet", "--release", "--package", "fanlight-bench", "--", name]);

@@ -98,6 +98,11 @@ impl Connection {
         Ok(offer.to_sdp_string())
     }
 
+    /// Whether every offer has been answered.
+    pub(crate) fn is_negotiated(&self) -> bool {
+        self.pending.is_none()
+    }
+
     pub(crate) fn take_answer(&mut self, sdp: &str) -> Result<(), Failure> {
         let pending = self.pending.take().ok_or("an answer without an offer")?;
         self.rtc.sdp_api().accept_answer(pending, SdpAnswer::from_sdp_string(sdp)?)?;
@@ -129,7 +134,7 @@ impl Connection {
     pub(crate) fn write(&mut self, now: Instant, track: usize, name: u32) -> Result<(), Failure> {
         let sending = self.sending.get_mut(track).ok_or("no such track")?;
         let (medium, number) = (sending.medium, sending.next);
-        let starts = number % crate::payload::FRAME_PACKETS == 0;
+        let starts = number.is_multiple_of(crate::payload::FRAME_PACKETS);
         let key_frame = starts && std::mem::take(&mut self.key_frame);
         let media = self.rtc.media(sending.mid).ok_or("not negotiated")?;
         let payload_type = media.remote_pts().first().copied().ok_or("no payload type")?;

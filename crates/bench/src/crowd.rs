@@ -1,10 +1,10 @@
-//! Real participants of a real server: a WebSocket and UDP sockets each, driven by one thread.
+//! Participants with real UDP sockets, driven by one thread; how signalling reaches them is their [`Line`]'s.
 
 use crate::Failure;
+use crate::hall::{is_rtcp, is_rtp};
 use crate::participant::{News, Participant, Sending};
-use crate::payload::Medium;
+use crate::payload::{FRAME_PACKETS, Medium};
 use crate::udp::{ReceiveBuffer, Udp};
-use crate::websocket::WebSocket;
 use fanlight_sfu::input::Target;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -19,30 +19,59 @@ const TICK: Duration = Duration::from_millis(5);
 /// Tokens of one member: its WebSocket, and the sockets of its connections.
 const TOKENS: usize = 3;
 
+/// One of so many received media packets is opened and looked at. A prime near 1,000, so that all have their turn.
+const OPENED_EVERY: u64 = 997;
+
+/// Signalling of one participant.
+pub(crate) trait Line {
+    /// The next message, if there is one.
+    fn receive(&mut self) -> Result<Option<News>, Failure>;
+    /// Answers an offer.
+    fn answer(&mut self, id: u32, sdp: String) -> Result<(), Failure>;
+    /// Offers on the publisher connection.
+    fn offer(&mut self, sdp: String) -> Result<(), Failure>;
+    /// Announces a track.
+    fn add_track(&mut self, cid: &str, medium: Medium) -> Result<(), Failure>;
+    /// What becomes readable with a message, if anything does.
+    fn descriptor(&self) -> Option<RawFd>;
+}
+
+/// Media as it reached the sockets.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Received {
+    pub(crate) packets: u64,
+    /// What came in one piece: what the sender handed to the kernel in one call.
+    pub(crate) runs: u64,
+    to_open: u64,
+}
+
 /// One participant.
-struct Member {
+struct Member<L> {
     participant: Participant,
-    socket: WebSocket,
+    line: L,
     publisher: Option<Udp>,
     subscriber: Option<Udp>,
     is_joined: bool,
 }
 
-pub(crate) struct Crowd {
-    server: SocketAddr,
+pub(crate) struct Crowd<L> {
     poll: Poll,
     events: Events,
-    members: Vec<Member>,
+    members: Vec<Member<L>>,
+    /// A receiver hands on samples of the media only, and no reports about the rest leave.
+    pub(crate) samples: bool,
+    pub(crate) received: Received,
     buffer: ReceiveBuffer,
     medium: Medium,
     /// When the timers of all members were looked at last.
     ticked: Instant,
 }
 
-impl Crowd {
-    pub(crate) fn new(server: SocketAddr, medium: Medium) -> Result<Self, Failure> {
+impl<L: Line> Crowd<L> {
+    pub(crate) fn new(medium: Medium) -> Result<Self, Failure> {
         Ok(Self {
-            server,
+            samples: false,
+            received: Received { to_open: OPENED_EVERY, ..Received::default() },
             poll: Poll::new()?,
             events: Events::with_capacity(1_024),
             members: Vec::new(),
@@ -52,30 +81,29 @@ impl Crowd {
         })
     }
 
-    /// A participant joins over signalling v1: one connection with two data channels.
-    pub(crate) fn join_single(&mut self, room: &str) -> Result<(), Failure> {
+    /// A participant with one connection, which has two data channels; `join` gets its first offer.
+    pub(crate) fn add_single(
+        &mut self,
+        join: impl FnOnce(String) -> Result<L, Failure>,
+    ) -> Result<(), Failure> {
         let udp = Udp::new()?;
         let mut participant = Participant::new(self.medium, Some(udp.address), None, Instant::now())?;
         let publisher = participant.publisher.as_mut().ok_or("no connection")?;
-        let offer = publisher.offer_channels()?;
-        let identity = format!("participant-{}", self.members.len());
-        let socket = WebSocket::join_single(self.server, room, &identity, offer)?;
-        self.add(Member { participant, socket, publisher: Some(udp), subscriber: None, is_joined: false })
+        let line = join(publisher.offer_channels()?)?;
+        self.add(Member { participant, line, publisher: Some(udp), subscriber: None, is_joined: false })
     }
 
-    /// A participant joins over signalling v0, with a subscriber connection and, if it `publishes`, another one.
-    pub(crate) fn join_dual(&mut self, room: &str, publishes: bool) -> Result<(), Failure> {
-        let (publisher, subscriber) = (if publishes { Some(Udp::new()?) } else { None }, Udp::new()?);
-        let address = publisher.as_ref().map(|udp| udp.address);
-        let mut participant =
-            Participant::new(self.medium, address, Some(subscriber.address), Instant::now())?;
-        let identity = format!("participant-{}", self.members.len());
-        let mut socket = WebSocket::join_dual(self.server, room, &identity)?;
+    /// A participant with a connection to publish, one to subscribe, or both.
+    pub(crate) fn add_dual(&mut self, mut line: L, publishes: bool, subscribes: bool) -> Result<(), Failure> {
+        let socket = |wanted: bool| if wanted { Udp::new().map(Some) } else { Ok(None) };
+        let (publisher, subscriber) = (socket(publishes)?, socket(subscribes)?);
+        let address = |udp: &Option<Udp>| udp.as_ref().map(|udp| udp.address);
+        let (to_publish, to_subscribe) = (address(&publisher), address(&subscriber));
+        let mut participant = Participant::new(self.medium, to_publish, to_subscribe, Instant::now())?;
         if let Some(connection) = &mut participant.publisher {
-            socket.offer(connection.offer_channels()?)?;
+            line.offer(connection.offer_channels()?)?;
         }
-        let subscriber = Some(subscriber);
-        self.add(Member { participant, socket, publisher, subscriber, is_joined: false })
+        self.add(Member { participant, line, publisher, subscriber, is_joined: false })
     }
 
     /// A member adds so many tracks to its publisher connection.
@@ -84,22 +112,49 @@ impl Crowd {
         let member = self.members.get_mut(member).ok_or("no such member")?;
         let cids: Vec<String> = (0..tracks).map(|track| format!("track-{track}")).collect();
         for cid in &cids {
-            member.socket.add_track(cid, medium)?;
+            member.line.add_track(cid, medium)?;
         }
         let connection = member.participant.publisher.as_mut().ok_or("does not publish")?;
-        member.socket.offer(connection.offer(medium, &cids)?)
+        member.line.offer(connection.offer(medium, &cids)?)
     }
 
-    fn add(&mut self, mut member: Member) -> Result<(), Failure> {
+    /// A member sends a frame of each of its tracks.
+    pub(crate) fn send_frame(&mut self, member: usize, tracks: usize) -> Result<(), Failure> {
+        let now = Instant::now();
+        let name = u32::try_from(member * tracks)?;
+        let member = self.members.get_mut(member).ok_or("no such member")?;
+        let connection = member.participant.publisher.as_mut().ok_or("does not publish")?;
+        for track in 0..tracks {
+            for _ in 0..FRAME_PACKETS {
+                connection.write(now, track, name + u32::try_from(track)?)?;
+            }
+        }
+        member.advance(now, false)
+    }
+
+    /// Packets that were opened: right ones and wrong ones.
+    pub(crate) fn opened(&self) -> (u64, u64) {
+        let witnesses = self.members.iter().map(|member| member.participant.witness);
+        witnesses.fold((0, 0), |(good, bad), witness| (good + witness.good, bad + witness.bad))
+    }
+
+    /// Where members receive what they subscribe to.
+    pub(crate) fn subscriber_addresses(&self) -> Vec<SocketAddr> {
+        self.members.iter().filter_map(|it| it.subscriber.as_ref()).map(|udp| udp.address).collect()
+    }
+
+    fn add(&mut self, mut member: Member<L>) -> Result<(), Failure> {
         let first = self.members.len() * TOKENS;
-        self.watch(member.socket.stream().as_raw_fd(), first)?;
+        if let Some(descriptor) = member.line.descriptor() {
+            self.watch(descriptor, first)?;
+        }
         for (udp, offset) in [(&member.publisher, 1), (&member.subscriber, 2)] {
             if let Some(udp) = udp {
                 self.watch(udp.socket.as_raw_fd(), first + offset)?;
             }
         }
         // What came with the answer to the upgrade wakes nobody.
-        member.read_signals()?;
+        member.read_signals(false)?;
         self.members.push(member);
         Ok(())
     }
@@ -114,10 +169,9 @@ impl Crowd {
         let started = Instant::now();
         while !done(self) {
             if started.elapsed() > CONNECT_MAX {
-                let connected = self.members.len() - self.connecting();
-                return Err(
-                    format!("{connected} of {} participants are connected", self.members.len()).into()
-                );
+                let (members, sections) = (self.members.len(), self.sections());
+                let connected = members - self.connecting();
+                return Err(format!("{connected} of {members} connected, {sections} tracks offered").into());
             }
             self.turn()?;
         }
@@ -135,7 +189,7 @@ impl Crowd {
 
     /// Participants whose join is not complete: JoinResponse, ICE and DTLS of all their connections.
     pub(crate) fn connecting(&self) -> usize {
-        let complete = |member: &&Member| member.is_joined && member.participant.is_connected();
+        let complete = |member: &&Member<L>| member.is_joined && member.participant.is_connected();
         self.members.iter().rev().filter(|member| !complete(member)).count()
     }
 
@@ -144,66 +198,96 @@ impl Crowd {
         self.members.iter().filter_map(|it| it.participant.subscriber.as_ref()).map(|it| it.sections).sum()
     }
 
-    fn turn(&mut self) -> Result<(), Failure> {
+    /// Waits for what comes, five milliseconds at most, and lets time pass for everybody.
+    pub(crate) fn turn(&mut self) -> Result<(), Failure> {
         self.poll.poll(&mut self.events, Some(TICK))?;
         let ready: Vec<usize> = self.events.iter().map(|event| event.token().0).collect();
+        let (buffer, received, samples) = (&mut self.buffer, &mut self.received, self.samples);
         for token in ready {
             let Some(member) = self.members.get_mut(token / TOKENS) else { continue };
             match token % TOKENS {
-                0 => member.read_signals()?,
-                1 => member.receive(&mut self.buffer, Target::Publisher)?,
-                _ => member.receive(&mut self.buffer, Target::Subscriber)?,
+                0 => member.read_signals(samples)?,
+                1 => member.receive(buffer, Target::Publisher, received, samples)?,
+                _ => member.receive(buffer, Target::Subscriber, received, samples)?,
             }
         }
         let now = Instant::now();
         if now - self.ticked >= TICK {
             self.ticked = now;
-            self.members.iter_mut().try_for_each(|member| member.advance(now))?;
+            for member in &mut self.members {
+                if member.line.descriptor().is_none() {
+                    member.read_signals(samples)?;
+                } else {
+                    member.advance(now, samples)?;
+                }
+            }
         }
         Ok(())
     }
 }
 
-impl Member {
-    fn read_signals(&mut self) -> Result<(), Failure> {
-        while let Some(news) = self.socket.receive()? {
+impl<L: Line> Member<L> {
+    fn read_signals(&mut self, samples: bool) -> Result<(), Failure> {
+        while let Some(news) = self.line.receive()? {
             self.is_joined |= matches!(news, News::Joined);
             if let Some((id, sdp)) = self.participant.heed(news)? {
-                self.socket.answer(id, sdp)?;
+                self.line.answer(id, sdp)?;
             }
         }
-        self.advance(Instant::now())
+        self.advance(Instant::now(), samples)
     }
 
-    fn receive(&mut self, buffer: &mut ReceiveBuffer, target: Target) -> Result<(), Failure> {
-        let Self { participant, publisher, subscriber, .. } = self;
-        let (publisher, subscriber) = (publisher.as_ref(), subscriber.as_ref());
-        let udp = if target == Target::Publisher { publisher } else { subscriber };
+    fn receive(
+        &mut self,
+        buffer: &mut ReceiveBuffer,
+        target: Target,
+        received: &mut Received,
+        samples: bool,
+    ) -> Result<(), Failure> {
+        let udp = if target == Target::Publisher { &self.publisher } else { &self.subscriber };
         let Some(udp) = udp else { return Ok(()) };
-        let mut outcome = Ok(());
+        let (mut outcome, mut out) = (Ok(()), Vec::new());
         let now = Instant::now();
+        let participant = &mut self.participant;
         while udp.receive(buffer, |from, bytes, stride| {
+            let media = is_rtp(bytes);
+            received.runs += u64::from(media);
             for datagram in bytes.chunks(stride) {
-                if outcome.is_ok() {
-                    let send = &mut |sending| transmit(publisher, subscriber, &sending);
+                if media {
+                    received.packets += 1;
+                    received.to_open = received.to_open.checked_sub(1).unwrap_or(OPENED_EVERY - 1);
+                }
+                if outcome.is_ok() && (!media || !samples || received.to_open == 0) {
+                    let send = &mut |sending| out.push(sending);
                     outcome = participant.receive(now, target, from, datagram, send);
                 }
             }
         })? {}
+        self.transmit(&out, samples);
         outcome
     }
 
-    fn advance(&mut self, now: Instant) -> Result<(), Failure> {
-        let Self { participant, publisher, subscriber, .. } = self;
-        let (publisher, subscriber) = (publisher.as_ref(), subscriber.as_ref());
-        participant.advance(now, &mut |sending| transmit(publisher, subscriber, &sending))
+    fn advance(&mut self, now: Instant, samples: bool) -> Result<(), Failure> {
+        let mut out = Vec::new();
+        self.participant.advance(now, &mut |sending| out.push(sending))?;
+        self.transmit(&out, samples);
+        Ok(())
     }
-}
 
-/// A datagram that the kernel does not take is lost, as on any network.
-fn transmit(publisher: Option<&Udp>, subscriber: Option<&Udp>, sending: &Sending) {
-    let own = [publisher, subscriber].into_iter().flatten().find(|udp| udp.address == sending.from);
-    if let Some(udp) = own {
-        let _ = udp.send(sending.to, &sending.bytes, sending.bytes.len());
+    /// Datagrams of one size leave in one call. What the kernel does not take is lost, as on any network.
+    fn transmit(&self, out: &[Sending], samples: bool) {
+        let together = |one: &Sending, next: &Sending| {
+            (one.from, one.to, one.bytes.len()) == (next.from, next.to, next.bytes.len())
+        };
+        for run in out.chunk_by(together) {
+            let Some(first) = run.first().filter(|first| !(samples && is_rtcp(&first.bytes))) else {
+                continue;
+            };
+            let sockets = [&self.publisher, &self.subscriber].into_iter().flatten();
+            if let Some(udp) = sockets.into_iter().find(|udp| udp.address == first.from) {
+                let contents: Vec<u8> = run.iter().flat_map(|sending| &sending.bytes).copied().collect();
+                let _ = udp.send(first.to, &contents, first.bytes.len());
+            }
+        }
     }
 }

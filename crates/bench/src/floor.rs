@@ -23,22 +23,38 @@ impl Floor {
         Ok(Self { key: LessSafeKey::new(key), payload: vec![0x5a; payload_bytes], next: 0 })
     }
 
+    /// Appends a packet to `run`, copied and sealed there; its length comes back.
+    pub(crate) fn seal_onto(&mut self, run: &mut Vec<u8>) -> Result<usize, Failure> {
+        let start = run.len();
+        let header = [0x90_u8; HEADER_BYTES];
+        run.extend_from_slice(&header);
+        run.extend_from_slice(&self.payload);
+        let payload = run.get_mut(start + HEADER_BYTES..).ok_or("no room")?;
+        let tag = self.key.seal_in_place_separate_tag(nonce(self.next), Aad::from(header), payload);
+        self.next += 1;
+        run.extend_from_slice(tag.map_err(|_| "sealing failed")?.as_ref());
+        Ok(run.len() - start)
+    }
+
     /// Nanoseconds for one seal, now.
     pub(crate) fn sample(&mut self, watch: &mut Stopwatch) -> Result<f64, Failure> {
         watch.take();
         watch.start();
         for number in self.next..self.next + SEALS {
-            let mut nonce = [0; 12];
-            if let Some(end) = nonce.last_chunk_mut() {
-                *end = number.to_be_bytes();
-            }
-            let nonce = Nonce::assume_unique_for_key(nonce);
             let aad = Aad::from(black_box([0x90_u8; HEADER_BYTES]));
-            let tag = self.key.seal_in_place_separate_tag(nonce, aad, &mut self.payload);
+            let tag = self.key.seal_in_place_separate_tag(nonce(number), aad, &mut self.payload);
             black_box(tag.map_err(|_| "sealing failed")?.as_ref());
         }
         watch.stop();
         self.next += SEALS;
         Ok(watch.take() as f64 / SEALS as f64)
     }
+}
+
+fn nonce(number: u64) -> Nonce {
+    let mut nonce = [0; 12];
+    if let Some(end) = nonce.last_chunk_mut() {
+        *end = number.to_be_bytes();
+    }
+    Nonce::assume_unique_for_key(nonce)
 }

@@ -72,15 +72,7 @@ impl Hall {
     pub(crate) fn new(medium: Medium) -> Result<Self, Failure> {
         let anchor = Instant::now();
         let server = SocketAddr::from(([10, 0, 0, 1], 7882));
-        let sfu = Sfu::new(SfuConfig {
-            shard: 0,
-            seed: [1; 32],
-            certificate: Certificate::generate()?,
-            anchor: ClockAnchor::new(anchor, Mono::default()),
-            candidates: vec![LocalCandidate::new(server, Protocol::Udp)],
-            texts: TextLimits::default(),
-            envelope: fanlight_livekit::data::ENVELOPE,
-        });
+        let sfu = Sfu::new(sfu_config(anchor, server)?);
         let mut hall = Self {
             participants: Vec::new(),
             watch: Stopwatch::new(),
@@ -357,8 +349,21 @@ pub(crate) fn is_rtp(bytes: &[u8]) -> bool {
     matches!(bytes, [128..=191, second, ..] if !(192..=223).contains(second))
 }
 
-fn is_rtcp(bytes: &[u8]) -> bool {
+pub(crate) fn is_rtcp(bytes: &[u8]) -> bool {
     matches!(bytes, [128..=191, 192..=223, ..])
+}
+
+/// An SFU with one address and a fixed seed.
+pub(crate) fn sfu_config(anchor: Instant, server: SocketAddr) -> Result<SfuConfig, Failure> {
+    Ok(SfuConfig {
+        shard: 0,
+        seed: [1; 32],
+        certificate: Certificate::generate()?,
+        anchor: ClockAnchor::new(anchor, Mono::default()),
+        candidates: vec![LocalCandidate::new(server, Protocol::Udp)],
+        texts: TextLimits::default(),
+        envelope: fanlight_livekit::data::ENVELOPE,
+    })
 }
 
 pub(crate) fn room() -> RoomConfig {

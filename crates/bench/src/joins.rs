@@ -6,6 +6,7 @@ use crate::figures::print;
 use crate::payload::Medium;
 use crate::process::Cpu;
 use crate::server::Server;
+use crate::websocket::WebSocket;
 use std::time::{Duration, Instant};
 
 /// Participants of one room, and rooms.
@@ -20,14 +21,14 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 pub(crate) fn run() -> Result<(), Failure> {
     let server = Server::start()?;
-    let mut crowd = Crowd::new(server.address, Medium::Video)?;
-    fill(&mut crowd, "warm", WARM_UP_ROOMS, ROOM_PARTICIPANTS)?;
+    let mut crowd = Crowd::new(Medium::Video)?;
+    fill(&server, &mut crowd, "warm", WARM_UP_ROOMS, ROOM_PARTICIPANTS)?;
     crowd.run(SETTLE)?;
     let (idle_cpu, idle_s) = idle(&server, &mut crowd)?;
     let before = Cpu::of_threads(server.pid, "")?;
     let shards_before = Cpu::of_threads(server.pid, "shard-")?;
     let started = Instant::now();
-    fill(&mut crowd, "room", ROOMS, ROOM_PARTICIPANTS)?;
+    fill(&server, &mut crowd, "room", ROOMS, ROOM_PARTICIPANTS)?;
     let joined_s = started.elapsed().as_secs_f64();
     crowd.run(SETTLE)?;
     let spent = Cpu::of_threads(server.pid, "")?.since(&before);
@@ -46,10 +47,18 @@ pub(crate) fn run() -> Result<(), Failure> {
 }
 
 /// So many rooms of so many participants, all of them connected.
-pub(crate) fn fill(crowd: &mut Crowd, name: &str, rooms: usize, participants: usize) -> Result<(), Failure> {
+pub(crate) fn fill(
+    server: &Server,
+    crowd: &mut Crowd<WebSocket>,
+    name: &str,
+    rooms: usize,
+    participants: usize,
+) -> Result<(), Failure> {
     for room in 0..rooms {
-        for _ in 0..participants {
-            crowd.join_single(&format!("{name}-{room}"))?;
+        let room = format!("{name}-{room}");
+        for participant in 0..participants {
+            let identity = format!("participant-{participant}");
+            crowd.add_single(|offer| WebSocket::join_single(server.address, &room, &identity, offer))?;
             crowd.run_until(|crowd| crowd.connecting() < CONCURRENT_MAX)?;
         }
     }
@@ -57,7 +66,7 @@ pub(crate) fn fill(crowd: &mut Crowd, name: &str, rooms: usize, participants: us
 }
 
 /// What the server does while nobody does anything, which no join is to blame for.
-fn idle(server: &Server, crowd: &mut Crowd) -> Result<(f64, f64), Failure> {
+fn idle(server: &Server, crowd: &mut Crowd<WebSocket>) -> Result<(f64, f64), Failure> {
     let (before, started) = (Cpu::of_threads(server.pid, "")?, Instant::now());
     crowd.run(SETTLE)?;
     let spent = Cpu::of_threads(server.pid, "")?.since(&before);

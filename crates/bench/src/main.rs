@@ -16,6 +16,8 @@ mod payload;
 mod plane;
 mod process;
 mod server;
+mod sockets;
+mod stage;
 mod udp;
 mod websocket;
 
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["plane", filter @ ..] => plane::run(filter.first().copied()),
+        ["sockets"] => sockets::run(),
         ["joins"] => joins::run(),
         ["memory"] => memory::run(),
         _ => Err("fanlight-bench plane|sockets|joins|memory".into()),

@@ -7,7 +7,8 @@ use crate::joins::fill;
 use crate::payload::Medium;
 use crate::process::resident_bytes;
 use crate::server::Server;
-use std::time::Duration;
+use crate::websocket::WebSocket;
+use std::time::{Duration, Instant};
 
 /// Idle participants: so many in a room, so many rooms.
 const ROOM_PARTICIPANTS: usize = 10;
@@ -16,6 +17,9 @@ const ROOMS: usize = 50;
 const WARM_UP_ROOMS: usize = 1;
 /// Updates, reports and the record come to rest.
 const SETTLE: Duration = Duration::from_secs(6);
+/// Everybody is subscribed to everything within this, or it has failed.
+const SUBSCRIBE_MAX: Duration = Duration::from_secs(30);
+const BETWEEN_FRAMES: Duration = Duration::from_millis(500);
 /// Participants of the room with subscriptions, those of them that publish, and tracks of each.
 const AUDIENCE: usize = 40;
 const PUBLISHERS: usize = 10;
@@ -30,12 +34,12 @@ pub(crate) fn run() -> Result<(), Failure> {
 
 fn participants() -> Result<(), Failure> {
     let server = Server::start()?;
-    let mut crowd = Crowd::new(server.address, Medium::Video)?;
+    let mut crowd = Crowd::new(Medium::Video)?;
     print("memory.server_bytes", resident_bytes(server.pid)?, "bytes");
-    fill(&mut crowd, "warm", WARM_UP_ROOMS, ROOM_PARTICIPANTS)?;
+    fill(&server, &mut crowd, "warm", WARM_UP_ROOMS, ROOM_PARTICIPANTS)?;
     crowd.run(SETTLE)?;
     let before = resident_bytes(server.pid)?;
-    fill(&mut crowd, "room", ROOMS, ROOM_PARTICIPANTS)?;
+    fill(&server, &mut crowd, "room", ROOMS, ROOM_PARTICIPANTS)?;
     crowd.run(SETTLE)?;
     let grown = resident_bytes(server.pid)? - before;
     let participants = (ROOMS * ROOM_PARTICIPANTS) as f64;
@@ -47,9 +51,10 @@ fn participants() -> Result<(), Failure> {
 
 fn subscriptions() -> Result<(), Failure> {
     let server = Server::start()?;
-    let mut crowd = Crowd::new(server.address, Medium::Video)?;
+    let mut crowd = Crowd::new(Medium::Video)?;
     for member in 0..AUDIENCE {
-        crowd.join_dual("audience", member < PUBLISHERS)?;
+        let socket = WebSocket::join_dual(server.address, "audience", &format!("participant-{member}"))?;
+        crowd.add_dual(socket, member < PUBLISHERS, true)?;
         crowd.run_until(|crowd| crowd.connecting() == 0)?;
     }
     crowd.run(SETTLE)?;
@@ -57,8 +62,17 @@ fn subscriptions() -> Result<(), Failure> {
     for member in 0..PUBLISHERS {
         crowd.publish(member, TRACKS)?;
     }
+    crowd.run_until(|crowd| crowd.connecting() == 0)?;
     let expected = PUBLISHERS * TRACKS * (AUDIENCE - 1);
-    crowd.run_until(|crowd| crowd.sections() >= expected)?;
+    // A track is offered to others when its first packet has come; a frame or two are all that ever flows.
+    let started = Instant::now();
+    while crowd.sections() < expected {
+        if started.elapsed() > SUBSCRIBE_MAX {
+            return Err(format!("{} of {expected} tracks offered", crowd.sections()).into());
+        }
+        (0..PUBLISHERS).try_for_each(|member| crowd.send_frame(member, TRACKS))?;
+        crowd.run(BETWEEN_FRAMES)?;
+    }
     crowd.run(SETTLE)?;
     let grown = resident_bytes(server.pid)? - before;
     print("memory.subscriptions", expected as f64, "subscriptions");

@@ -167,8 +167,11 @@ impl Participant {
         self.heard.len()
     }
 
-    /// Whether every connection it has is up.
+    /// Whether every connection it has is up, and every offer answered.
     pub(crate) fn is_connected(&self) -> bool {
-        [&self.publisher, &self.subscriber].into_iter().flatten().all(|connection| connection.connected)
+        [&self.publisher, &self.subscriber]
+            .into_iter()
+            .flatten()
+            .all(|connection| connection.connected && connection.is_negotiated())
     }
 }

@@ -50,7 +50,7 @@ impl Medium {
         let mut payload = Vec::with_capacity(self.bytes());
         match self {
             Self::Video => {
-                let start = number % FRAME_PACKETS == 0;
+                let start = number.is_multiple_of(FRAME_PACKETS);
                 let picture = (number / FRAME_PACKETS) as u16;
                 payload.extend([0x80 | if start { 0x10 } else { 0 }, 0xc0]);
                 payload.extend((0x8000 | picture).to_be_bytes());

@@ -1,6 +1,7 @@
 //! LiveKit's signalling over a real WebSocket.
 
 use crate::Failure;
+use crate::crowd::Line;
 use crate::participant::News;
 use crate::payload::Medium;
 use base64::Engine;
@@ -14,6 +15,7 @@ use proto::signal_request::Message as Say;
 use proto::signal_response::Message as Said;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tungstenite::{Message, WebSocket as Socket};
 
@@ -76,13 +78,18 @@ impl WebSocket {
         Ok(Self { socket, offers: 0 })
     }
 
-    /// For the poll.
-    pub(crate) fn stream(&self) -> &TcpStream {
-        self.socket.get_ref()
+    fn say(&mut self, message: Say) -> Result<(), Failure> {
+        let bytes = proto::SignalRequest { message: Some(message) }.encode_to_vec();
+        Ok(self.socket.send(Message::Binary(bytes.into()))?)
+    }
+}
+
+impl Line for WebSocket {
+    fn descriptor(&self) -> Option<RawFd> {
+        Some(self.socket.get_ref().as_raw_fd())
     }
 
-    /// The next message, if there is one.
-    pub(crate) fn receive(&mut self) -> Result<Option<News>, Failure> {
+    fn receive(&mut self) -> Result<Option<News>, Failure> {
         match self.socket.read() {
             Ok(Message::Binary(bytes)) => news(&bytes).map(Some),
             Ok(Message::Close(_)) => Ok(Some(News::Left("the server closed the WebSocket".to_owned()))),
@@ -92,16 +99,16 @@ impl WebSocket {
         }
     }
 
-    pub(crate) fn answer(&mut self, id: u32, sdp: String) -> Result<(), Failure> {
+    fn answer(&mut self, id: u32, sdp: String) -> Result<(), Failure> {
         self.say(Say::Answer(description("answer", id, sdp)))
     }
 
-    pub(crate) fn offer(&mut self, sdp: String) -> Result<(), Failure> {
+    fn offer(&mut self, sdp: String) -> Result<(), Failure> {
         self.offers += 1;
         self.say(Say::Offer(description("offer", self.offers, sdp)))
     }
 
-    pub(crate) fn add_track(&mut self, cid: &str, medium: Medium) -> Result<(), Failure> {
+    fn add_track(&mut self, cid: &str, medium: Medium) -> Result<(), Failure> {
         let (kind, source) = match medium {
             Medium::Video => (proto::TrackType::Video, proto::TrackSource::Camera),
             Medium::Audio => (proto::TrackType::Audio, proto::TrackSource::Microphone),
@@ -114,11 +121,6 @@ impl WebSocket {
             height: 720,
             ..Default::default()
         }))
-    }
-
-    fn say(&mut self, message: Say) -> Result<(), Failure> {
-        let bytes = proto::SignalRequest { message: Some(message) }.encode_to_vec();
-        Ok(self.socket.send(Message::Binary(bytes.into()))?)
     }
 }
 

@@ -144,3 +144,25 @@ fn start_logging(level: Option<&str>, json: bool) {
     // A second call in one process (a test) keeps the first subscriber.
     let _ = if json { builder.json().try_init() } else { builder.try_init() };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a network for documentation (RFC 5737): no machine has it.
+    const NOBODYS: [u8; 4] = [203, 0, 113, 77];
+
+    #[tokio::test]
+    async fn an_address_this_machine_lacks_is_left_out_unless_it_was_asked_for() {
+        let mut config = Config::load(Overrides { dev: true, ..Overrides::default() }).expect("usable").0;
+        config.port = 0;
+        config.bind_addresses = vec![[127, 0, 0, 1].into(), NOBODYS.into()];
+        assert_eq!(listen_all(&config).expect("one is there").len(), 1);
+        config.bind_is_default = false;
+        let error = listen_all(&config).expect_err("it was asked for").to_string();
+        assert!(error.contains("203.0.113.77:0") && error.contains("--bind"), "{error}");
+        config.bind_is_default = true;
+        config.bind_addresses = vec![NOBODYS.into()];
+        assert!(listen_all(&config).is_err(), "a server that listens nowhere serves nobody");
+    }
+}

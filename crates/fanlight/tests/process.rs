@@ -256,6 +256,33 @@ fn keys_that_change_nothing_are_warned_of_and_unknown_ones_refused() {
 }
 
 #[test]
+fn a_node_over_its_limit_says_so_and_takes_people_again_when_it_is_not() {
+    let server = Server::start("limit:\n  bytes_per_sec: 1_000\n");
+    let token = run(&["token", "create", "--room", "r", "--identity", "alice"]);
+    let path = format!("/rtc/validate?access_token={}", text(&token.stdout).trim());
+    assert!(server.get(V4, &path).starts_with("HTTP/1.1 200"));
+    let line = server.greets_with("media over UDP");
+    let media = line.split_whitespace().find(|word| word.starts_with("127.0.0.1:")).expect("an address");
+    let socket = UdpSocket::bind((V4, 0)).expect("a port");
+    let wait_for = |status: &str, bytes: usize| {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            // Of nobody, and received all the same.
+            socket.send_to(&vec![0; bytes], media).expect("sent");
+            let answer = server.get(V4, &path);
+            if answer.starts_with(status) {
+                return answer;
+            }
+            assert!(Instant::now() < end, "{answer}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    let refused = wait_for("HTTP/1.1 503", 1_000);
+    assert!(refused.contains("node has exceeded its configured limit"), "{refused}");
+    wait_for("HTTP/1.1 200", 1);
+}
+
+#[test]
 fn keys_come_from_a_file_or_the_environment_and_without_any_it_says_where_to_put_them() {
     let none = text(&run(&[]).stderr);
     assert!(none.contains("LIVEKIT_KEYS") && none.contains("--dev"), "{none}");

@@ -194,9 +194,10 @@ impl<F: Fn(&str) -> Option<ShardHandle>> Accepting<F> {
             return;
         };
         let Pending { stream, addresses, first, .. } = pending;
-        // A shard that has ended has no sessions.
-        if shard.send(Message::Connection { stream: stream.into(), addresses, ufrag, first }).is_ok() {
+        if shard.offer(Message::Connection { stream: stream.into(), addresses, ufrag, first }) {
             self.counters.handed_over += 1;
+        } else {
+            self.counters.refused_full += 1;
         }
     }
 

@@ -35,7 +35,7 @@ counters! {
     accepted,
     /// Connections handed to a shard.
     handed_over,
-    /// Connections closed at once: too many wait, in all or from one address.
+    /// Connections closed at once: too many wait, in all, from one address or for their shard.
     refused_full,
     /// Connections closed because they did not begin with a check for one of our shards.
     refused_frame,

@@ -118,6 +118,11 @@ pub struct ShardHandle {
 pub struct Gone;
 
 impl ShardHandle {
+    /// Hands a stranger's connection over, unless the queue is full: commands go first.
+    pub(crate) fn offer(&self, connection: Message) -> bool {
+        self.messages.try_send(connection).is_ok() && self.waker.wake().is_ok()
+    }
+
     /// Hands a message over; waits while the queue is full.
     pub fn send(&self, message: Message) -> Result<(), Gone> {
         self.messages.send(message).map_err(|SendError(_)| Gone)?;

@@ -3,6 +3,9 @@
 //! One [`World`] holds one `Control`, one `Sfu` and any number of clients on `str0m`. Nothing in it reads a clock: a
 //! run is a function of its [`Scenario`] and its seed. [`oracle`] says what must be true of every run.
 
+#![expect(clippy::expect_used, reason = "a run that cannot go on ends the test it is part of")]
+
+mod attacker;
 mod client;
 pub mod determinism;
 mod media;

@@ -17,6 +17,8 @@ pub struct Scenario {
     pub settle_ms: u64,
     /// Data messages each client sends to all others.
     pub messages: u32,
+    /// Somebody on the path repeats datagrams to the server, whole, cut, changed and from elsewhere.
+    pub attacked: bool,
 }
 
 impl Scenario {
@@ -28,6 +30,7 @@ impl Scenario {
         run_ms: 6_000,
         settle_ms: 2_000,
         messages: 6,
+        attacked: false,
     };
 
     /// Links that nothing gets lost on and that keep the order.
@@ -38,6 +41,7 @@ impl Scenario {
         run_ms: 4_000,
         settle_ms: 1_000,
         messages: 6,
+        attacked: false,
     };
 
     /// Links just wide enough for what everybody sends, on which packets overtake each other by more than a picture.
@@ -53,5 +57,9 @@ impl Scenario {
         run_ms: 6_000,
         settle_ms: 2_000,
         messages: 6,
+        attacked: false,
     };
+
+    /// As calm, but for an attacker.
+    pub const ATTACKED: Self = Self { attacked: true, ..Self::CALM };
 }

@@ -1,5 +1,6 @@
 //! One virtual machine: server cores, network and clients, stepped from event to event.
 
+use crate::attacker::Attacker;
 use crate::client::{Client, Doing, nanoseconds};
 use crate::network::Network;
 use crate::outcome::Outcome;
@@ -42,6 +43,7 @@ pub struct World {
     messaging: Vec<bool>,
     messages: u32,
     network: Network,
+    attacker: Attacker,
     sfu: Sfu,
     control: Control,
     batch: SendBatch,
@@ -64,10 +66,7 @@ impl World {
         let mut random = Random::from_seed(bytes);
         // str0m draws from fastrand's thread-local generator.
         fastrand::seed(random.u64());
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the one anchor; every later Instant is computed from it"
-        )]
+        // The one anchor; every later Instant is computed from it.
         let anchor = Instant::now();
         let server = SocketAddr::from(([10, 0, 0, 1], 7882));
         let mut seed = [0; 32];
@@ -96,6 +95,7 @@ impl World {
             messaging: vec![false; scenario.rooms as usize],
             messages: scenario.messages,
             network: Network::new(random.fork(), scenario.link),
+            attacker: Attacker::new(random.fork(), scenario.attacked),
             sfu,
             control,
             batch: SendBatch::new(),
@@ -130,6 +130,12 @@ impl World {
             self.perform(index, vec![Client::leave()]);
         }
         self.run_ms(LEAVE_MS);
+        assert_eq!(
+            self.attacker.sent > 1_000,
+            scenario.attacked,
+            "{} datagrams of the attacker",
+            self.attacker.sent
+        );
         let outcome = Outcome {
             clients: self.clients.into_iter().map(|client| client.seen).collect(),
             wire: self.wire,
@@ -210,10 +216,11 @@ impl World {
         while let Some(datagram) = self.network.receive(self.mono_ns) {
             self.wire.note_delivered(datagram.from, datagram.to, &datagram.bytes);
             if datagram.to == self.server {
-                let addresses =
-                    Addresses { local: datagram.to, remote: datagram.from, protocol: Protocol::Udp };
-                let mut bytes = datagram.bytes;
-                self.sfu.handle_datagram(now, addresses, &mut bytes, &mut self.batch);
+                let attack = self.attacker.after(&datagram);
+                self.receive(datagram.from, datagram.bytes);
+                if let Some((from, bytes)) = attack {
+                    self.receive(from, bytes);
+                }
             } else if let Some(index) =
                 self.clients.iter().position(|client| client.seen.address.contains(&datagram.to))
             {
@@ -249,6 +256,12 @@ impl World {
             }
         }
         self.begin_messages();
+    }
+
+    /// The server gets a datagram.
+    fn receive(&mut self, from: SocketAddr, mut bytes: Vec<u8>) {
+        let addresses = Addresses { local: self.server, remote: from, protocol: Protocol::Udp };
+        self.sfu.handle_datagram(self.now(), addresses, &mut bytes, &mut self.batch);
     }
 
     fn perform(&mut self, index: usize, doings: Vec<Doing>) {

@@ -1,4 +1,5 @@
 //! Meetings over bad links, many seeds.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use fanlight_sim::determinism::seeded;
 use fanlight_sim::{Link, Scenario, Trace, World, oracle};
@@ -52,6 +53,11 @@ fn links_that_are_narrow_and_reorder_break_no_promise() {
 #[test]
 fn where_nothing_is_lost_both_ends_and_the_server_count_the_same() {
     assert_every_promise_kept(FEWER_SEEDS, &Scenario::CALM);
+}
+
+#[test]
+fn what_an_attacker_on_the_path_repeats_and_changes_is_neither_heard_nor_counted() {
+    assert_every_promise_kept(FEWER_SEEDS, &Scenario::ATTACKED);
 }
 
 #[test]

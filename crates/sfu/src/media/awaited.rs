@@ -51,7 +51,7 @@ impl Awaited {
 
     /// Whether everything that came after this packet is held.
     pub(super) fn covers(&self, sequence: u64) -> bool {
-        !self.held.is_empty() && sequence >= self.since
+        !self.held.is_empty() && sequence.saturating_add(1) >= self.since
     }
 
     /// What is held of later packets, in order.
@@ -77,7 +77,7 @@ mod tests {
         for sequence in [10, 12, 13] {
             awaited.hold(sequence, held(&mut slab));
         }
-        assert!(awaited.covers(11) && !awaited.covers(9));
+        assert!(awaited.covers(11) && awaited.covers(9) && !awaited.covers(8));
         assert_eq!(awaited.after(11).map(|(sequence, _)| sequence).collect::<Vec<_>>(), [12, 13]);
         awaited.clear();
         assert!(!awaited.covers(11));
@@ -87,7 +87,7 @@ mod tests {
     fn what_had_to_be_let_go_is_not_covered() {
         let mut slab = Slab::new(1 << 16);
         let mut awaited = Awaited::default();
-        for sequence in 0..=AWAITED_PACKETS_MAX as u64 {
+        for sequence in 0..=AWAITED_PACKETS_MAX as u64 + 1 {
             awaited.hold(sequence, held(&mut slab));
         }
         assert!(!awaited.covers(0) && awaited.covers(1));

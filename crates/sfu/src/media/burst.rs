@@ -94,6 +94,28 @@ impl Bursts {
 }
 
 impl RoomMedia {
+    /// Has a packet wait.
+    pub(super) fn wait(
+        &mut self,
+        now: Now,
+        transports: &mut Transports,
+        key: TrackKey,
+        waiting: Waiting,
+        batch: &mut SendBatch,
+    ) {
+        let Some(track) = self.tracks.get_mut(key.0) else { return };
+        if track.burst.is_empty() {
+            self.bursts.begin(key);
+        }
+        track.burst.push(waiting);
+        if track.burst.len() >= BURST_PACKETS_MAX {
+            self.flush_track(now, transports, key, batch);
+        }
+        if self.bursts.is_full() {
+            self.flush(now, transports, batch);
+        }
+    }
+
     /// Forwards everything that waits.
     pub(crate) fn flush(&mut self, now: Now, transports: &mut Transports, batch: &mut SendBatch) {
         let tracks = self.bursts.take();

@@ -98,12 +98,13 @@ pub(super) struct ForwardedLayer {
     pub(super) retransmitted_bytes: u64,
 }
 
-/// Counters of a subscription.
+/// Counters of a subscription; those of every packet first.
 #[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
 pub(super) struct DownCounters {
-    pub(super) layers: [ForwardedLayer; LAYERS_MAX],
     pub(super) header_bytes: u64,
     pub(super) key_frames: u64,
+    pub(super) layers: [ForwardedLayer; LAYERS_MAX],
     pub(super) dropped: [u64; REASONS],
     /// Packets that wait for their key frame: dropped when another one comes, forwarded when it was only late.
     pub(super) waiting: u64,
@@ -135,7 +136,11 @@ pub(super) struct Rtx {
 }
 
 /// A subscription to a track.
+///
+/// The fields stand in memory as they are written here: what every packet needs comes first and together, because it is
+/// cold in a room of hundreds.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Down {
     pub(super) select: Select,
     pub(super) transport: TransportId,
@@ -147,8 +152,8 @@ pub(super) struct Down {
     rewrite: Rewrite,
     template: Template,
     history: Option<History>,
-    rtx: Option<Rtx>,
     pub(super) counters: DownCounters,
+    rtx: Option<Rtx>,
     pub(super) key: DownKey,
     codecs: Vec<SubscribeCodec>,
     pub(super) cname: String,

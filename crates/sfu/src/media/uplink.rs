@@ -2,7 +2,7 @@
 
 use super::arrivals::Arrival;
 use super::awaited::Held;
-use super::burst::{BURST_PACKETS_MAX, Waiting};
+use super::burst::Waiting;
 use super::down::{Down, Outbound, SourceTimes};
 use super::header::Passed;
 use super::layer::{Layer, Stream};
@@ -51,6 +51,8 @@ struct Taken {
     late: bool,
     /// A layer became active with it.
     woke: bool,
+    /// Where it is kept, once it is.
+    slot: SlotRef,
 }
 
 impl RoomMedia {
@@ -182,69 +184,73 @@ impl RoomMedia {
             track.begun = true;
             self.events.extend(first_packet(track, layer));
         }
-        if taken.woke {
+        let woke = taken.woke;
+        if woke {
             track.retarget();
         }
         if track.muted {
             return track.counters.count(Refused::Muted);
         }
         if !track.downs.is_empty() {
-            self.forward(now, transports, key, layer, piece, &taken, batch);
+            self.forward(now, transports, (key, layer), piece, taken, batch);
         }
-        if taken.woke {
+        if woke {
             self.ask_key_frames(now, transports, key, batch);
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the halves of one packet's way share all they have")]
+    /// Keeps a packet, and has it wait for the others of its turn if it can.
     fn forward(
         &mut self,
         now: Now,
         transports: &mut Transports,
-        key: TrackKey,
-        layer: u8,
+        (key, layer): (TrackKey, u8),
+        piece: &Piece<'_>,
+        mut taken: Taken,
+        batch: &mut SendBatch,
+    ) {
+        let Some(track) = self.tracks.get_mut(key.0) else { return };
+        let facts = &taken.facts;
+        if track.keeps {
+            taken.slot = self.store.insert(now.mono(), self.passed.bytes(), piece.payload);
+            self.bursts.stored(taken.slot.len());
+        }
+        let plain = track.kind == Kind::Video && !facts.key_frame && !facts.opaque && !taken.late;
+        if plain && taken.slot != SlotRef::NONE {
+            let waiting = Waiting {
+                layer,
+                source: taken.source,
+                numbers: facts.numbers(taken.sequence, piece.timestamp),
+                marker: piece.marker,
+                payload_type: piece.payload_type,
+                vp8: facts.vp8,
+                slot: taken.slot,
+                awaited: false,
+            };
+            self.wait(now, transports, key, waiting, batch);
+        } else {
+            self.flush_track(now, transports, key, batch);
+            self.forward_at_once(now, transports, (key, layer), piece, &taken, batch);
+        }
+    }
+
+    fn forward_at_once(
+        &mut self,
+        now: Now,
+        transports: &mut Transports,
+        (key, layer): (TrackKey, u8),
         piece: &Piece<'_>,
         taken: &Taken,
         batch: &mut SendBatch,
     ) {
         let Some(track) = self.tracks.get_mut(key.0) else { return };
         let facts = &taken.facts;
-        let numbers = facts.numbers(taken.sequence, piece.timestamp);
-        let passed = self.passed.bytes();
-        let slot =
-            if track.keeps { self.store.insert(now.mono(), passed, piece.payload) } else { SlotRef::NONE };
-        self.bursts.stored(slot.len());
-        let decodable = facts.key_frame || facts.opaque || track.kind == Kind::Audio;
-        if !decodable && !taken.late && slot != SlotRef::NONE {
-            if track.burst.is_empty() {
-                self.bursts.begin(key);
-            }
-            track.burst.push(Waiting {
-                layer,
-                source: taken.source,
-                numbers,
-                marker: piece.marker,
-                payload_type: piece.payload_type,
-                vp8: facts.vp8,
-                slot,
-                awaited: false,
-            });
-            if track.burst.len() >= BURST_PACKETS_MAX {
-                self.flush_track(now, transports, key, batch);
-            }
-            if self.bursts.is_full() {
-                self.flush(now, transports, batch);
-            }
-            return;
-        }
-        self.flush_track(now, transports, key, batch);
-        let Some(track) = self.tracks.get_mut(key.0) else { return };
         let stream = track.layers.get(usize::from(layer)).and_then(|layer| layer.stream.as_ref());
         let entry = match track.kind {
             Kind::Audio => !taken.late,
             // What a latecomer begins may have gone by.
             Kind::Video => {
-                decodable
+                (facts.key_frame || facts.opaque)
                     && (!taken.late || stream.is_some_and(|stream| stream.awaited.covers(taken.sequence)))
             }
         };
@@ -252,7 +258,7 @@ impl RoomMedia {
         let packet = Packet {
             layer,
             source: taken.source,
-            numbers,
+            numbers: facts.numbers(taken.sequence, piece.timestamp),
             late: taken.late,
             marker: piece.marker,
             payload_type: piece.payload_type,
@@ -262,7 +268,7 @@ impl RoomMedia {
             vp8: facts.vp8,
             passed: self.passed.as_ref(),
             payload: piece.payload,
-            slot,
+            slot: taken.slot,
         };
         let mut out = Outbound { now, transports, batch, header: &mut self.header };
         let mut awaited = false;
@@ -281,7 +287,7 @@ impl RoomMedia {
         }
         if let Some(track) = self.tracks.get_mut(key.0) {
             let (timestamp, marker, payload_type) = (piece.timestamp, piece.marker, piece.payload_type);
-            let held = Held { timestamp, marker, payload_type, slot };
+            let held = Held { timestamp, marker, payload_type, slot: taken.slot };
             track.hold(layer, taken.sequence, held, awaited);
         }
     }
@@ -469,14 +475,19 @@ fn note(
         track.lost_pictures = track.lost_pictures.without(layer);
     }
     if frame_start && track.layers.len() > 1 {
-        let others = track.layers.iter_mut().filter(|other| other.spatial != layer);
-        others.for_each(|other| other.other_frames = other.other_frames.saturating_add(1));
-        if !track.layers_alarm.is_set() {
-            let when = now.mono() + super::limits::LAYER_PERIOD;
-            timers.arm(&mut track.layers_alarm, when, Task::Layers(track.key));
-        }
+        note_frame(now, track, layer, timers);
     }
-    Ok(Some(Taken { facts, sequence, source, late, woke }))
+    Ok(Some(Taken { facts, sequence, source, late, woke, slot: SlotRef::NONE }))
+}
+
+/// A layer began a frame: the others are silent for so much longer.
+fn note_frame(now: Now, track: &mut Track, layer: u8, timers: &mut super::timers::Timers<Task>) {
+    let others = track.layers.iter_mut().filter(|other| other.spatial != layer);
+    others.for_each(|other| other.other_frames = other.other_frames.saturating_add(1));
+    if !track.layers_alarm.is_set() {
+        let when = now.mono() + super::limits::LAYER_PERIOD;
+        timers.arm(&mut track.layers_alarm, when, Task::Layers(track.key));
+    }
 }
 
 fn count_layer(layer: &mut Layer, piece: &Piece<'_>, kind: Kind) {

@@ -31,7 +31,24 @@ use std::time::Duration;
 ///
 /// After a call that takes a [`SendBatch`], drain [`Transport::poll_event`] and ask [`Transport::poll_timeout`] again;
 /// only [`Transport::send_rtp`], [`Transport::send_rtcp`] and received media change neither.
+#[repr(C)]
 pub struct Transport {
+    // What every packet that leaves needs stands together, in the order of declaration: with hundreds of subscribers
+    // it is cold when its turn comes.
+    /// Where packets go: what ICE selected; before that, where the peer's handshake came from.
+    path: Option<Addresses>,
+    sender: Option<SrtpSender>,
+    media_run: RunHint,
+    abs_send_time: AbsSendTime,
+    send_log: SendLog,
+    counters: TransportCounters,
+
+    // And what every packet that comes needs.
+    phase: Phase,
+    /// The tuple of the last media packet, so that the next needs one comparison.
+    media_from: Option<Addresses>,
+    receiver: Option<SrtpReceiver>,
+
     anchor: ClockAnchor,
     certificate: Certificate,
     preference: DtlsRole,
@@ -42,27 +59,16 @@ pub struct Transport {
     ice: Ice,
     ice_state: IceState,
     restart_pending: bool,
-    /// Where packets go: what ICE selected; before that, where the peer's handshake came from.
-    path: Option<Addresses>,
     selected: bool,
     held: Vec<(Addresses, Vec<u8>)>,
     hello: HelloCollector,
     security: Security,
     sctp: Sctp,
-    sender: Option<SrtpSender>,
-    receiver: Option<SrtpReceiver>,
-    /// The tuple of the last media packet, so that the next needs one comparison.
-    media_from: Option<Addresses>,
-    media_run: RunHint,
     control_run: RunHint,
     rtcp: Vec<u8>,
-    send_log: SendLog,
-    abs_send_time: AbsSendTime,
-    phase: Phase,
     events: Bounded<TransportEvent>,
     backlog: bool,
     deadline: (Mono, Why),
-    counters: TransportCounters,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -52,7 +52,7 @@ fn a_packet_lost_upstream_is_asked_for_and_its_retransmission_finds_its_place() 
     assert_eq!(numbers, [0, 1, 3, 4, 5, 2]);
     assert_eq!(got[5].payload().len(), 47);
     let up = world.media.publish_counters(track).unwrap();
-    assert_eq!((up.packets, up.retransmitted, up.duplicates, up.lost, up.nacks), (5, 1, 1, 0, 1));
+    assert_eq!((up.packets, up.retransmitted, up.duplicates, up.lost, up.nacks), (5, 2, 1, 0, 1));
     world.run(500);
     assert_eq!(nacks(&mut world, 0), []);
 }
@@ -89,6 +89,34 @@ fn a_nack_is_answered_by_rtx_with_the_subscribers_numbers_three_times_at_most() 
     }
     let counters = world.media.subscribe_counters(down).unwrap();
     assert_eq!((counters.nacks, counters.retransmitted, counters.retransmitted_bytes), (10, 3, 3 * 47));
+}
+
+#[test]
+fn a_flood_of_nacks_for_everything_is_not_answered_with_a_flood() {
+    let mut world = World::new(2);
+    let track = world.publish_video(0, &[]);
+    let down = world.subscribe(1, track, DOWN);
+    let mut camera = Camera::new(SSRC, None);
+    for n in 0..50 {
+        camera.picture(&mut world, 0, n == 0);
+    }
+    // As many items as a datagram holds; each names 17 numbers.
+    let first = world.clients[1].rtp[0].header.sequence;
+    let numbers: Vec<u16> = (0..200 * 17).map(|step| first.wrapping_add(step)).collect();
+    let mut compound = Vec::new();
+    RtcpWriter::new(&mut compound).nack(1, DOWN, &numbers);
+    assert!(compound.len() > 800);
+    for _ in 0..100 {
+        world.send_rtcp(1, &compound);
+    }
+    let counters = world.media.subscribe_counters(down).unwrap();
+    assert_eq!(counters.retransmitted, 100, "each packet once within a round trip");
+    for _ in 0..100 {
+        world.run(100);
+        world.send_rtcp(1, &compound);
+    }
+    let counters = world.media.subscribe_counters(down).unwrap();
+    assert!(counters.retransmitted <= 300, "each packet three times at most: {}", counters.retransmitted);
 }
 
 #[test]

@@ -52,6 +52,8 @@ pub(super) struct World {
     pub(super) events: Vec<MediaEvent>,
     /// Decides about packets from the server to client n, sealed.
     pub(super) filter: Filter,
+    /// Nothing is carried now.
+    held: bool,
 }
 
 #[expect(
@@ -79,6 +81,7 @@ impl World {
             batch: SendBatch::new(),
             events: Vec::new(),
             filter: Box::new(|_, _| true),
+            held: false,
         };
         for n in 0..count {
             let config = TransportConfig {
@@ -153,8 +156,19 @@ impl World {
         (0..ms).for_each(|_| self.step(MS));
     }
 
+    /// Has everything that is sent meanwhile arrive in one turn.
+    pub(super) fn together(&mut self, send: impl FnOnce(&mut Self)) {
+        self.held = true;
+        send(self);
+        self.held = false;
+        self.deliver();
+    }
+
     /// Carries packets until nothing is under way.
     pub(super) fn deliver(&mut self) {
+        if self.held {
+            return;
+        }
         while !self.batch.is_empty() || self.clients.iter().any(|client| !client.batch.is_empty()) {
             self.carry_out();
             for n in 0..self.clients.len() {
