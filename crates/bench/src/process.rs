@@ -3,15 +3,12 @@
 use crate::Failure;
 use std::fs;
 
-/// Clock ticks a second in `/proc/*/stat`; Linux shows user space 100 on every architecture.
-const TICKS_PER_SECOND: f64 = 100.0;
-
 /// Processor time in seconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Cpu {
-    /// Both together, measured by the scheduler.
+    /// All of it, measured by the scheduler.
     pub(crate) total_s: f64,
-    /// Which part of it was spent in the kernel, 0 to 1, in ticks of 10 ms.
+    /// How it is divided, sampled in ticks of 10 ms.
     user_ticks: f64,
     kernel_ticks: f64,
 }
@@ -59,9 +56,9 @@ impl Cpu {
 
     /// Seconds outside and inside the kernel.
     pub(crate) fn split(&self) -> (f64, f64) {
-        let ticks = (self.user_ticks + self.kernel_ticks).max(1.0);
-        let measured = self.total_s.max(ticks / TICKS_PER_SECOND * 0.5);
-        (measured * self.user_ticks / ticks, measured * self.kernel_ticks / ticks)
+        let ticks = self.user_ticks + self.kernel_ticks;
+        let in_kernel = if ticks > 0.0 { self.kernel_ticks / ticks } else { 0.0 };
+        (self.total_s * (1.0 - in_kernel), self.total_s * in_kernel)
     }
 }
 

@@ -66,8 +66,11 @@ fn send(world: &mut World, packet: &Sent) {
     );
 }
 
+/// Sequence number, timestamp and payload of what a subscriber got.
+type Stream = Vec<(u64, u32, Vec<u8>)>;
+
 /// What two subscribers get, and what was counted.
-fn play(seed: u8, in_one_turn: bool) -> (Vec<Vec<(u64, u32, Vec<u8>)>>, String) {
+fn play(seed: u8, in_one_turn: bool) -> ([Stream; 2], String) {
     let mut world = World::new(3);
     let track = world.publish_video(0, &["q", "h"]);
     let first = world.subscribe(1, track, DOWN);
@@ -89,7 +92,7 @@ fn play(seed: u8, in_one_turn: bool) -> (Vec<Vec<(u64, u32, Vec<u8>)>>, String) 
     });
     let mut counted = vec![world.media.publish_counters(track).unwrap()];
     counted.extend([first, second].map(|down| world.media.subscribe_counters(down).unwrap()));
-    (got.to_vec(), format!("{counted:?}"))
+    (got, format!("{counted:?}"))
 }
 
 #[test]
