@@ -6,12 +6,14 @@
 //!
 //! [`Report`] is what `fanlight report` prints: a shell fills it from its database, the shape and the text are here.
 
+pub mod decode;
 mod limits;
 mod pipeline;
 mod refusals;
 pub mod report;
 mod rows;
 mod sessions;
+pub mod turn_account;
 mod window;
 
 pub use limits::Limits;
