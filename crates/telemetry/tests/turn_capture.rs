@@ -2,9 +2,9 @@
 
 use fanlight_base::Random;
 use fanlight_telemetry::decode::coturn::{Message, read};
-use fanlight_telemetry::decode::recording::Reading;
+use fanlight_telemetry::decode::recording::{Reading, Tables};
 use fanlight_telemetry::turn_account::{
-    AllocationName, AllocationRecord, EndReason, Health, Output, Quality, SessionRecord, Settings,
+    AllocationName, AllocationRecord, EndReason, Health, Quality, SessionRecord, Settings,
     TurnAccount, TurnEvent, table,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,6 @@ const CAPTURE: &str = include_str!("data/coturn/capture-4.6.1.txt");
 const ALLOCATIONS: &str = include_str!("data/coturn/expected-4.6.1-allocations.tsv");
 const SESSIONS: &str = include_str!("data/coturn/expected-4.6.1-sessions.tsv");
 
-/// What a stream gave: the last word on every allocation and session, in the order of the first.
 struct Replay {
     allocations: Vec<AllocationRecord>,
     sessions: Vec<SessionRecord>,
@@ -22,43 +21,19 @@ struct Replay {
 
 fn replay<'a>(lines: impl IntoIterator<Item = &'a str>) -> Replay {
     let mut account = TurnAccount::new(Settings::default(), 1);
-    let mut reading = Reading::default();
-    let mut replay = Replay { allocations: Vec::new(), sessions: Vec::new(), health: Health::default() };
+    let (mut reading, mut tables) = (Reading::default(), Tables::default());
     for line in lines {
         reading.line(&mut account, line);
-        replay.drain(&mut account);
+        tables.drain(&mut account);
     }
     // Until whatever is still waited for is certain.
-    account.handle_timeout(reading.latest_ms + 2 * 3_600_000);
-    replay.drain(&mut account);
-    account.handle_timeout(reading.latest_ms + 4 * 3_600_000);
-    replay.drain(&mut account);
+    for hours in [2, 4] {
+        account.handle_timeout(reading.latest_ms + hours * 3_600_000);
+        tables.drain(&mut account);
+    }
     assert_eq!(reading.unreadable, 0);
     assert_eq!(account.open_allocations().count(), 0);
-    replay.health = *account.health();
-    replay
-}
-
-impl Replay {
-    fn drain(&mut self, account: &mut TurnAccount) {
-        loop {
-            match account.poll_output() {
-                Output::Allocation(record) => {
-                    match self.allocations.iter_mut().find(|known| known.number == record.number) {
-                        Some(known) => *known = *record,
-                        None => self.allocations.push(*record),
-                    }
-                }
-                Output::Session(record) => {
-                    match self.sessions.iter_mut().find(|known| known.number == record.number) {
-                        Some(known) => *known = *record,
-                        None => self.sessions.push(*record),
-                    }
-                }
-                Output::Timeout(_) => return,
-            }
-        }
-    }
+    Replay { allocations: tables.allocations, sessions: tables.sessions, health: *account.health() }
 }
 
 #[test]

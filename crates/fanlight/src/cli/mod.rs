@@ -3,6 +3,7 @@
 
 mod report;
 mod token;
+mod turn;
 
 use crate::config::Overrides;
 use crate::serve;
@@ -30,6 +31,9 @@ enum Command {
     /// Make access tokens
     #[command(subcommand)]
     Token(token::Token),
+    /// Account for TURN
+    #[command(subcommand)]
+    Turn(turn::Turn),
 }
 
 #[derive(Debug, Args)]
@@ -67,6 +71,7 @@ impl Arguments {
             None => serve::run(self.serve.into()),
             Some(Command::Report(report)) => report.run(self.serve.data_dir),
             Some(Command::Token(token)) => token.run(self.serve.keys),
+            Some(Command::Turn(turn)) => turn.run(),
         }
     }
 }
@@ -101,6 +106,11 @@ pub(crate) fn say(line: impl std::fmt::Display) {
     println!("{line}");
 }
 
+/// Prints a remark, which is not part of the answer.
+fn note(line: impl std::fmt::Display) {
+    eprintln!("{line}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +128,7 @@ mod tests {
             "fanlight --dev --data-dir d --port 1",
             "fanlight report --room r --json --data-dir d",
             "fanlight token create --room r --identity i",
+            "fanlight turn import f --allocations-tsv a --sessions-tsv s",
         ] {
             assert!(Arguments::try_parse_from(call.split(' ')).is_ok(), "{call}");
         }

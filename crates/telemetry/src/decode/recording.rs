@@ -4,7 +4,8 @@
 //! state of its connection (`connected`, or `lost: …`).
 
 use super::coturn::{self, Message};
-use crate::turn_account::{TurnAccount, table};
+use crate::turn_account::{AllocationRecord, Output, SessionRecord, TurnAccount, table};
+use std::collections::BTreeMap;
 
 /// How a recording was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -15,6 +16,38 @@ pub struct Reading {
     pub unreadable: u64,
     /// Time of the latest line, milliseconds since the Unix epoch.
     pub latest_ms: u64,
+}
+
+/// What a recording gave: the last word on every allocation and session, in the order of the first.
+#[derive(Debug, Clone, Default)]
+pub struct Tables {
+    /// Allocations that have ended.
+    pub allocations: Vec<AllocationRecord>,
+    /// Sessions that have ended.
+    pub sessions: Vec<SessionRecord>,
+    places: BTreeMap<u64, usize>,
+}
+
+impl Tables {
+    /// Takes what the accounting has to tell.
+    pub fn drain(&mut self, account: &mut TurnAccount) {
+        loop {
+            match account.poll_output() {
+                Output::Allocation(record) => put(&mut self.places, &mut self.allocations, record.number, *record),
+                Output::Session(record) => put(&mut self.places, &mut self.sessions, record.number, *record),
+                Output::Timeout(_) => return,
+            }
+        }
+    }
+}
+
+/// Allocations and sessions have numbers of one row.
+fn put<T>(places: &mut BTreeMap<u64, usize>, rows: &mut Vec<T>, number: u64, row: T) {
+    let place = *places.entry(number).or_insert(rows.len());
+    match rows.get_mut(place) {
+        Some(known) => *known = row,
+        None => rows.push(row),
+    }
 }
 
 impl Reading {
