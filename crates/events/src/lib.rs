@@ -8,6 +8,7 @@ mod catalog;
 mod counters;
 mod fact;
 mod sample;
+pub mod turn;
 
 pub use catalog::{EventDoc, FieldDoc, Lane, catalog, markdown};
 pub use counters::{LayerCounters, TrackCounters};

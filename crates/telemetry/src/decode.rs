@@ -2,3 +2,4 @@
 
 pub mod coturn;
 pub mod recording;
+pub mod resp;

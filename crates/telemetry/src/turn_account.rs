@@ -5,7 +5,6 @@
 //! Messages may be lost, late, doubled or about things never heard of; what follows from each is said in docs/turn.md.
 
 mod allocation;
-mod event;
 mod identity;
 mod limits;
 mod nodes;
@@ -13,12 +12,14 @@ mod record;
 mod session;
 pub mod table;
 
-pub use event::{AllocationName, Leg, LegCounters, Path, TurnEvent};
+pub use fanlight_events::turn::{AllocationName, Leg, LegCounters, Path, TurnEvent};
 pub use identity::{Identity, Person, Who};
 pub use record::{AllocationRecord, Class, End, EndReason, Quality, SessionRecord};
 
 use allocation::{Allocation, State};
-use limits::{ALLOCATIONS_MAX, LATE_END_MS, NODES_MAX, ORPHAN_MS, ORPHANS_MAX, RECONNECT_MS, REORDER_MS};
+use limits::{
+    ALLOCATIONS_MAX, LATE_END_MS, NODES_MAX, ORPHAN_MS, ORPHANS_MAX, RECONNECT_MS, REORDER_MS, TELL_MS,
+};
 use nodes::{IdSays, Node};
 use session::Session;
 use smol_str::SmolStr;
@@ -36,9 +37,9 @@ pub struct Settings {
 /// What the accounting says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// An allocation has ended, or its end is known better than before.
+    /// An allocation as it stands, open or ended; soon after it changed.
     Allocation(Box<AllocationRecord>),
-    /// A session has ended, or is known better than before.
+    /// A session as it stands; soon after it changed.
     Session(Box<SessionRecord>),
     /// Nothing more now; `handle_timeout` is wanted at this time, milliseconds since the Unix epoch (`u64::MAX`: never).
     Timeout(u64),
@@ -135,6 +136,32 @@ impl TurnAccount {
             outputs: VecDeque::new(),
             health: Health::default(),
             input_away: false,
+        }
+    }
+
+    /// Goes on with what was open when we last stood. What was said in between is not known, so this counts as an outage:
+    /// bytes are exact again where totals arrive.
+    pub fn restore(&mut self, at_ms: u64, sessions: Vec<SessionRecord>, allocations: Vec<AllocationRecord>) {
+        for record in sessions {
+            self.current.insert((record.realm.clone(), record.who.clone()), record.number);
+            self.sessions.insert(record.number, Session::restore(record));
+        }
+        self.health.outages += u64::from(!allocations.is_empty());
+        for record in allocations {
+            let allocation = Allocation::restore(record);
+            let number = allocation.number;
+            self.nodes.entry(allocation.node.clone()).or_default().note_seen(at_ms, allocation.name.id);
+            if let Some(session) = self.sessions.get_mut(&allocation.session) {
+                session.open(number, allocation.started_ms, allocation.start_known);
+            }
+            self.names.entry((allocation.name.realm.clone(), allocation.name.id)).or_default().push(number);
+            self.timers.insert((allocation.deadline_ms(), Timer::Allocation(number)));
+            self.allocations.insert(number, allocation);
+        }
+        let idle = self.sessions.values().filter(|session| !session.has_open());
+        let idle: Vec<u64> = idle.map(|session| session.number).collect();
+        for number in idle {
+            self.close_if_empty(at_ms, number);
         }
     }
 
@@ -370,7 +397,9 @@ impl TurnAccount {
         self.names.entry((name.realm.clone(), name.id)).or_default().push(number);
         if let Some(session) = self.sessions.get_mut(&session) {
             session.open(number, at_ms, start_known);
+            self.outputs.push_back(Output::Session(Box::new(session.record())));
         }
+        self.tell_open(at_ms, number);
         Some(number)
     }
 
@@ -410,8 +439,12 @@ impl TurnAccount {
                 }
             }
         }
+        let told_ms = allocation.told_ms;
         self.note_leg(number, leg);
         self.sign_of_life(at_ms, number);
+        if at_ms.saturating_sub(told_ms) >= TELL_MS {
+            self.tell_open(at_ms, number);
+        }
     }
 
     fn total(&mut self, at_ms: u64, number: u64, leg: Leg, totals: LegCounters) {
@@ -448,6 +481,18 @@ impl TurnAccount {
         }
         self.timers.insert((deadline_ms, Timer::Allocation(number)));
         self.sign_of_life(at_ms, number);
+        self.tell_open(at_ms, number);
+    }
+
+    /// Tells how an open allocation stands.
+    fn tell_open(&mut self, at_ms: u64, number: u64) {
+        let Some(allocation) = self.allocations.get_mut(&number) else { return };
+        if !matches!(allocation.state, State::Active | State::Closing) {
+            return;
+        }
+        allocation.told_ms = at_ms;
+        let record = allocation.record(self.settings.identity.read(&allocation.name.user), false, true);
+        self.outputs.push_back(Output::Allocation(Box::new(record)));
     }
 
     fn sign_of_life(&mut self, at_ms: u64, number: u64) {
@@ -504,6 +549,9 @@ impl TurnAccount {
             }
         }
         self.outputs.push_back(Output::Allocation(Box::new(record)));
+        if let Some(session) = self.sessions.get(&allocation.session).filter(|session| session.has_open()) {
+            self.outputs.push_back(Output::Session(Box::new(session.record())));
+        }
         self.close_if_empty(at_ms, allocation.session);
     }
 

@@ -4,7 +4,7 @@ use fanlight_base::Random;
 use fanlight_telemetry::decode::coturn::{Message, read};
 use fanlight_telemetry::decode::recording::{Reading, Tables};
 use fanlight_telemetry::turn_account::{
-    AllocationName, AllocationRecord, EndReason, Health, Quality, SessionRecord, Settings,
+    AllocationName, AllocationRecord, EndReason, Health, Output, Quality, SessionRecord, Settings,
     TurnAccount, TurnEvent, table,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,13 +61,13 @@ fn what_no_table_shows_of_the_recorded_stream_is_right_too() {
         .collect();
     assert_eq!(leftovers, [1]);
     for name in ["judy", "will", "will2"] {
-        assert_eq!(person(name).reason, EndReason::NodeRestart, "{name}");
+        assert_eq!(person(name).ended.map(|(_, reason)| reason), Some(EndReason::NodeRestart), "{name}");
     }
-    let restarted = allocations.iter().filter(|one| one.reason == EndReason::NodeRestart).count();
+    let was_restarted =
+        |one: &AllocationRecord| one.ended.is_some_and(|(_, reason)| reason == EndReason::NodeRestart);
+    let restarted = allocations.iter().filter(|one| was_restarted(one)).count();
     assert_eq!((restarted, health.ambiguous, health.refused), (3, 0, 0));
-    assert!(
-        allocations.iter().all(|one| one.quality == Quality::Exact || one.reason == EndReason::NodeRestart)
-    );
+    assert!(allocations.iter().all(|one| one.quality == Quality::Exact || was_restarted(one)));
 }
 
 /// The truth, for streams with faults.
@@ -198,5 +198,65 @@ fn messages_that_overtake_each_other_by_a_second_end_the_same_allocations() {
         lines.sort_by_key(|(ms, _)| *ms);
         let lines: Vec<&str> = lines.iter().map(|(_, line)| line.as_str()).collect();
         truth.check(&lines, &replay(lines.iter().copied()), &format!("seed {seed}"));
+    }
+}
+
+#[test]
+fn a_kill_of_ours_at_any_moment_keeps_every_allocation_and_its_totals() {
+    let truth = Truth::new();
+    let lines: Vec<&str> = CAPTURE.lines().collect();
+    // What is said while nobody listens is lost with us or without, so the cut is between two bursts.
+    let cuts = (1..lines.len())
+        .filter(|&cut| lines[cut].contains("\tnew lifetime") || lines[cut].contains("\tmark"));
+    for cut in cuts {
+        let mut account = TurnAccount::new(Settings::default(), 1);
+        let (mut reading, mut tables, mut stored) =
+            (Reading::default(), Tables::default(), Stored::default());
+        for line in &lines[..cut] {
+            reading.line(&mut account, line);
+            stored.drain(&mut account);
+        }
+        let mut account = TurnAccount::new(Settings::default(), 10_000);
+        let (sessions, allocations) = stored.open();
+        account.restore(reading.latest_ms, sessions, allocations);
+        for line in &lines[cut..] {
+            reading.line(&mut account, line);
+            stored.drain(&mut account);
+        }
+        for hours in [2, 4] {
+            account.handle_timeout(reading.latest_ms + hours * 3_600_000);
+            stored.drain(&mut account);
+        }
+        tables.allocations = stored.allocations.into_values().collect();
+        tables.sessions = stored.sessions.into_values().collect();
+        assert!(tables.sessions.iter().all(|session| session.ended.is_some()), "cut at {cut}");
+        let replay =
+            Replay { allocations: tables.allocations, sessions: tables.sessions, health: *account.health() };
+        truth.check(&lines, &replay, &format!("cut at {cut}"));
+    }
+}
+
+/// What a database has: the last row of each number.
+#[derive(Default)]
+struct Stored {
+    allocations: BTreeMap<u64, AllocationRecord>,
+    sessions: BTreeMap<u64, SessionRecord>,
+}
+
+impl Stored {
+    fn drain(&mut self, account: &mut TurnAccount) {
+        loop {
+            match account.poll_output() {
+                Output::Allocation(record) => _ = self.allocations.insert(record.number, *record),
+                Output::Session(record) => _ = self.sessions.insert(record.number, *record),
+                Output::Timeout(_) => return,
+            }
+        }
+    }
+
+    fn open(&self) -> (Vec<SessionRecord>, Vec<AllocationRecord>) {
+        let sessions = self.sessions.values().filter(|session| session.ended.is_none());
+        let allocations = self.allocations.values().filter(|allocation| allocation.ended.is_none());
+        (sessions.cloned().collect(), allocations.cloned().collect())
     }
 }

@@ -33,8 +33,13 @@ impl Tables {
     pub fn drain(&mut self, account: &mut TurnAccount) {
         loop {
             match account.poll_output() {
-                Output::Allocation(record) => put(&mut self.places, &mut self.allocations, record.number, *record),
-                Output::Session(record) => put(&mut self.places, &mut self.sessions, record.number, *record),
+                Output::Allocation(record) if record.ended.is_some() => {
+                    put(&mut self.places, &mut self.allocations, record.number, *record);
+                }
+                Output::Session(record) if record.ended.is_some() => {
+                    put(&mut self.places, &mut self.sessions, record.number, *record);
+                }
+                Output::Allocation(_) | Output::Session(_) => {}
                 Output::Timeout(_) => return,
             }
         }

@@ -1,12 +1,12 @@
 //! One allocation: what was said of it, and what follows.
 
-use super::event::{AllocationName, Leg, LegCounters, Path};
 use super::identity::Who;
 use super::limits::{
     CLOSING_MS, DUPLICATE_OPENING_MS, DUPLICATE_TRAFFIC_MS, EXPIRY_MS, OVERDUE_MS, PEER_TOTAL_BITS,
     RATE_MS_MIN, RELEASE_MS, TOTALS_MS,
 };
 use super::record::{AllocationRecord, Class, End, EndReason, Quality};
+use fanlight_events::turn::{AllocationName, Leg, LegCounters, Path};
 use smol_str::SmolStr;
 
 /// Client addresses kept of an allocation that moves.
@@ -51,6 +51,8 @@ pub(super) struct Allocation {
     activity: Activity,
     /// Messages of it may be missing: the input was away while it was open.
     pub(super) outage: bool,
+    /// When it was told last as it stands.
+    pub(super) told_ms: u64,
 }
 
 /// When payload flowed.
@@ -97,7 +99,30 @@ impl Allocation {
             latest: [(0, LegCounters::default()); 2],
             activity: Activity { latest_ms: at_ms, before_ms: at_ms, ..Activity::default() },
             outage: false,
+            told_ms: 0,
         }
+    }
+
+    /// An allocation that was open when we last stood; what was said of it since is not known.
+    pub(super) fn restore(record: AllocationRecord) -> Self {
+        let start = (record.started_ms, record.start_known);
+        let mut allocation =
+            Self::new(record.number, record.node, record.name, record.path, start, record.lifetime_s);
+        allocation.session = record.session;
+        allocation.moved_from = record.moved_from;
+        allocation.refreshes = record.refreshes;
+        allocation.last_status_ms = record.last_status_ms;
+        allocation.expires_ms = record.last_status_ms + u64::from(record.lifetime_s) * 1000;
+        allocation.sums = [record.client, record.peer];
+        allocation.activity.latest_ms = record.active_until_ms;
+        allocation.activity.peak_bps = record.peak_bps;
+        allocation.outage = true;
+        if let Some(released_ms) = record.released_ms {
+            allocation.state = State::Closing;
+            allocation.released_ms = Some(released_ms);
+            allocation.expires_ms = released_ms + RELEASE_MS;
+        }
+        allocation
     }
 
     /// Whether the same opening was heard a moment ago.
@@ -221,17 +246,17 @@ impl Allocation {
     /// What is known of it by now; `younger` says that its session had one that began after its last status,
     /// `with_peer` that its server tells of the peer leg at all (coturn from 4.5.1.2).
     pub(super) fn record(&self, who: Who, younger: bool, with_peer: bool) -> AllocationRecord {
-        let (end, reason) = self
-            .end
-            .unwrap_or((End { low_ms: self.last_status_ms, high_ms: self.expires_ms }, EndReason::Unseen));
         let [client, peer] = self.counters();
         let complete = self.totals[0].is_some() && (self.totals[1].is_some() || !with_peer);
-        let quality = match (complete && self.sums_fit(), reason) {
-            (true, _) => Quality::Exact,
-            (false, EndReason::Lost | EndReason::Unseen | EndReason::Superseded) => Quality::LowerBound,
-            (false, _) if self.outage => Quality::LowerBound,
-            (false, _) => Quality::Deltas,
+        let reason = self.end.map(|(_, reason)| reason);
+        let quality = match reason {
+            _ if complete && self.sums_fit() => Quality::Exact,
+            None | Some(EndReason::Lost | EndReason::Unseen | EndReason::Superseded) => Quality::LowerBound,
+            Some(_) if self.outage => Quality::LowerBound,
+            Some(_) => Quality::Deltas,
         };
+        let until_ms =
+            self.end.map_or(self.last_status_ms.max(self.activity.latest_ms), |(end, _)| end.low_ms);
         AllocationRecord {
             number: self.number,
             session: self.session,
@@ -242,17 +267,19 @@ impl Allocation {
             moved_from: self.moved_from.clone(),
             started_ms: self.started_ms,
             start_known: self.start_known,
-            end,
-            reason,
-            active_until_ms: self.active_until_ms(end, reason),
+            last_status_ms: self.last_status_ms,
+            lifetime_s: self.lifetime_s,
+            released_ms: self.released_ms,
+            ended: self.end,
+            active_until_ms: self.active_until_ms(),
             refreshes: self.refreshes,
             client,
             peer,
             deltas_match: complete.then(|| self.sums == [client, peer]),
             quality,
             peak_bps: self.activity.peak_bps,
-            leftover: reason == EndReason::Expired && younger,
-            class: Class::of(peer.bytes(), end.low_ms.saturating_sub(self.started_ms)),
+            leftover: reason == Some(EndReason::Expired) && younger,
+            class: Class::of(peer.bytes(), until_ms.saturating_sub(self.started_ms)),
         }
     }
 
@@ -268,11 +295,12 @@ impl Allocation {
         [0, 1].iter().all(|&leg| self.totals[leg].is_none_or(|total| fits(&total, self.sums[leg])))
     }
 
-    fn active_until_ms(&self, end: End, reason: EndReason) -> u64 {
-        if matches!(reason, EndReason::Released | EndReason::Closed) {
-            return end.low_ms;
+    fn active_until_ms(&self) -> u64 {
+        match self.end {
+            Some((end, EndReason::Released | EndReason::Closed)) => end.low_ms,
+            Some((end, _)) => self.activity.until(end.low_ms, self.started_ms),
+            None => self.activity.latest_ms,
         }
-        self.activity.until(end.low_ms, self.started_ms)
     }
 }
 
@@ -363,7 +391,7 @@ mod tests {
         allocation.add(601_000, Leg::Peer, counters(500, 50_000));
         allocation.delete(601_000);
         let record = allocation.record(Who::default(), false, true);
-        assert_eq!(record.reason, EndReason::Expired);
+        assert_eq!(record.ended, Some((End::at(601_000), EndReason::Expired)));
         assert_eq!(record.active_until_ms, 16_000);
         assert_eq!((record.peak_bps, record.held_ms()), (80_000, 600_000));
     }

@@ -1,8 +1,8 @@
 //! What the accounting says: allocations and user sessions with all that an invoice needs to be defended.
 
-use super::event::{AllocationName, LegCounters, Path};
 use super::identity::Who;
 use super::limits::{CHECKS_BPS, CHECKS_BYTES};
+use fanlight_events::turn::{AllocationName, LegCounters, Path};
 use smol_str::SmolStr;
 
 /// How an allocation ended.
@@ -114,7 +114,7 @@ impl End {
     }
 }
 
-/// An allocation that has ended. One with the same number again replaces the one before: its end came late.
+/// An allocation as it stands. One with the same number replaces the one before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllocationRecord {
     /// Ours, in the order of opening.
@@ -135,10 +135,14 @@ pub struct AllocationRecord {
     pub started_ms: u64,
     /// The opening was heard.
     pub start_known: bool,
-    /// The end.
-    pub end: End,
-    /// Why.
-    pub reason: EndReason,
+    /// The last time the server spoke of its status.
+    pub last_status_ms: u64,
+    /// Lifetime granted last.
+    pub lifetime_s: u32,
+    /// The client released it.
+    pub released_ms: Option<u64>,
+    /// When and why it ended; `None` while it is open.
+    pub ended: Option<(End, EndReason)>,
     /// The last moment of traffic; the rest was waiting for expiry.
     pub active_until_ms: u64,
     /// Refreshes, the releasing one included.
@@ -162,7 +166,7 @@ pub struct AllocationRecord {
 impl AllocationRecord {
     /// How long it was held, as far as is certain.
     pub fn held_ms(&self) -> u64 {
-        self.end.low_ms.saturating_sub(self.started_ms)
+        self.ended.map_or(self.last_status_ms, |(end, _)| end.low_ms).saturating_sub(self.started_ms)
     }
 }
 
@@ -179,13 +183,13 @@ pub struct SessionRecord {
     pub started_ms: u64,
     /// The first opening was heard.
     pub start_known: bool,
-    /// End of the last allocation.
+    /// End of the last allocation and its reason; `None` while one is open, or may follow within the merge gap.
+    pub ended: Option<(End, EndReason)>,
+    /// End of the allocations that have ended.
     pub end: End,
     /// The last moment of traffic of an allocation that was no leftover.
     pub effective_end_ms: u64,
-    /// Why the last one ended.
-    pub reason: EndReason,
-    /// Allocations.
+    /// Allocations that have ended; the counters below are theirs.
     pub allocations: u64,
     /// The most at one time.
     pub max_concurrent: u64,

@@ -1,9 +1,9 @@
 //! A user's session: all allocations of one person from the first opening until none is left.
 
-use super::event::LegCounters;
 use super::identity::Who;
 use super::limits::{PEAK_ENTRIES_MAX, PEAK_WINDOW_MS};
 use super::record::{AllocationRecord, Class, End, EndReason, Quality, SessionRecord};
+use fanlight_events::turn::LegCounters;
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::AddAssign;
@@ -70,6 +70,26 @@ impl Session {
         }
     }
 
+    /// A session that was open when we last stood; its open allocations follow.
+    pub(super) fn restore(record: SessionRecord) -> Self {
+        let mut session = Self::new(record.number, record.realm, record.who);
+        (session.started_ms, session.start_known) = (record.started_ms, record.start_known);
+        session.max_concurrent = record.max_concurrent;
+        session.peak.most = record.peak_bps.saturating_mul(PEAK_WINDOW_MS) / 8000;
+        session.settled = Sum {
+            low_ms: record.end.low_ms,
+            high_ms: record.end.high_ms,
+            reason: None,
+            active_until_ms: record.effective_end_ms,
+            allocations: record.allocations,
+            leftovers: record.leftovers,
+            client: record.client,
+            peer: record.peer,
+            quality: record.quality,
+        };
+        session
+    }
+
     /// An allocation opens, or is first heard of.
     pub(super) fn open(&mut self, allocation: u64, started_ms: u64, start_known: bool) {
         if started_ms < self.started_ms {
@@ -127,9 +147,9 @@ impl Session {
             who: self.who.clone(),
             started_ms: self.started_ms,
             start_known: self.start_known,
+            ended: self.closed.then(|| (end, all.reason.unwrap_or(EndReason::Unseen))),
             end,
             effective_end_ms: all.active_until_ms.max(self.started_ms),
-            reason: all.reason.unwrap_or(EndReason::Unseen),
             allocations: all.allocations,
             max_concurrent: self.max_concurrent,
             leftovers: all.leftovers,
@@ -144,10 +164,11 @@ impl Session {
 
 impl Sum {
     fn of(record: &AllocationRecord) -> Self {
+        let (end, reason) = record.ended.unwrap_or((End::at(record.last_status_ms), EndReason::Unseen));
         Self {
-            low_ms: record.end.low_ms,
-            high_ms: record.end.high_ms,
-            reason: Some(record.reason),
+            low_ms: end.low_ms,
+            high_ms: end.high_ms,
+            reason: Some(reason),
             active_until_ms: if record.leftover { 0 } else { record.active_until_ms },
             allocations: 1,
             leftovers: u64::from(record.leftover),

@@ -28,7 +28,7 @@ pub fn allocation(record: &AllocationRecord) -> String {
         peer.tx_bytes,
         record.quality == Quality::Exact,
         record.deltas_match.map_or("", |matches| if matches { "true" } else { "false" }),
-        record.reason.as_str(),
+        record.ended.map_or("open", |(_, reason)| reason.as_str()),
     )
 }
 

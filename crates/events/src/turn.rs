@@ -47,11 +47,14 @@ impl LegCounters {
         self.rx_packets.saturating_add(self.tx_packets)
     }
 
-    pub(super) fn fields(self) -> [u64; 4] {
+    /// In the order of declaration.
+    pub fn fields(self) -> [u64; 4] {
         [self.rx_packets, self.rx_bytes, self.tx_packets, self.tx_bytes]
     }
 
-    pub(super) fn zip(self, other: Self, apply: impl Fn(u64, u64) -> u64) -> Self {
+    /// Field by field with `other`.
+    #[must_use]
+    pub fn zip(self, other: Self, apply: impl Fn(u64, u64) -> u64) -> Self {
         Self {
             rx_packets: apply(self.rx_packets, other.rx_packets),
             rx_bytes: apply(self.rx_bytes, other.rx_bytes),
