@@ -26,4 +26,6 @@ pub enum Event {
     Fact(Fact),
     /// Counters as they stand.
     Sample(Sample),
+    /// What a TURN server says; the pipeline makes allocations and sessions of it.
+    Turn(turn::TurnInput),
 }

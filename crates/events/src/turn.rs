@@ -118,3 +118,45 @@ pub enum TurnEvent {
     /// Traffic of the whole allocation, after its end.
     Total(Leg, LegCounters),
 }
+
+/// What a TURN server's store still has of an allocation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAllocation {
+    /// Its name.
+    pub name: AllocationName,
+    /// The last status said of it.
+    pub status: TurnEvent,
+    /// Since when, as far as the store tells; milliseconds since the Unix epoch.
+    pub since_ms: u64,
+}
+
+/// What an input says of TURN servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TurnInput {
+    /// Something happened to an allocation.
+    Event {
+        /// The server's name, where the input tells servers apart.
+        node: Option<SmolStr>,
+        /// Which allocation.
+        name: AllocationName,
+        /// What happened.
+        event: TurnEvent,
+    },
+    /// A server has just started.
+    NodeStarted(SmolStr),
+    /// All connections of a server closed.
+    NodeGone(SmolStr),
+    /// A server is connected.
+    NodeBack(SmolStr),
+    /// Nothing is heard of any server.
+    Lost,
+    /// Servers are heard again.
+    Back,
+    /// What the servers' store has after a gap.
+    Resync {
+        /// The store lived through the gap: what it lacks has ended.
+        complete: bool,
+        /// What it has.
+        stored: Vec<StoredAllocation>,
+    },
+}

@@ -57,7 +57,7 @@ impl Process {
         let node = NodeId::from(format!("ND_{}", sid_suffix(&mut random)));
         let store = Store::open(
             &config.data_dir,
-            fanlight_store::Settings { node: node.clone(), retention_days: config.retention_days },
+            fanlight_store::Settings { node: node.clone(), retention_days: config.retention_days, turn: Default::default() },
         )?;
         let events = store.sender();
         let (inputs, receiver) = sync_channel(CONTROL_INPUTS_MAX);

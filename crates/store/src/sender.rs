@@ -63,6 +63,8 @@ impl EventSender {
             Event::Sample(_) => (SAMPLES_UNTIL, &self.shared.samples_refused),
             Event::Fact(fact) if is_end(&fact.body) => (EVENTS_MAX, &self.shared.facts_refused),
             Event::Fact(_) => (FACTS_UNTIL, &self.shared.facts_refused),
+            // Every message of a TURN server counts: the input waits rather than lose one.
+            Event::Turn(_) => (FACTS_UNTIL, &self.shared.facts_refused),
         };
         // The place is taken before the event is sent, so that several senders together keep the bound.
         let accepted = self.shared.waiting.fetch_add(1, Ordering::Relaxed) < until

@@ -12,7 +12,9 @@ mod record;
 mod session;
 pub mod table;
 
-pub use fanlight_events::turn::{AllocationName, Leg, LegCounters, Path, TurnEvent};
+pub use fanlight_events::turn::{
+    AllocationName, Leg, LegCounters, Path, StoredAllocation, TurnEvent, TurnInput,
+};
 pub use identity::{Identity, Person, Who};
 pub use record::{AllocationRecord, Class, End, EndReason, Quality, SessionRecord};
 
@@ -64,17 +66,6 @@ pub struct Health {
     pub node_restarts: u64,
     /// Times the input was away.
     pub outages: u64,
-}
-
-/// An allocation that a TURN server's own store still has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
-    /// Its name.
-    pub name: AllocationName,
-    /// The last status said of it.
-    pub status: TurnEvent,
-    /// Since when, as far as the store tells.
-    pub since_ms: u64,
 }
 
 /// Allocations and sessions of all TURN servers.
@@ -162,6 +153,19 @@ impl TurnAccount {
         let idle: Vec<u64> = idle.map(|session| session.number).collect();
         for number in idle {
             self.close_if_empty(at_ms, number);
+        }
+    }
+
+    /// Takes what an input says.
+    pub fn handle_input(&mut self, at_ms: u64, input: TurnInput) {
+        match input {
+            TurnInput::Event { node, name, event } => self.handle_event(at_ms, node.as_deref(), &name, event),
+            TurnInput::NodeStarted(node) => self.handle_node_started(at_ms, &node),
+            TurnInput::NodeGone(node) => self.handle_node_gone(at_ms, &node),
+            TurnInput::NodeBack(node) => self.handle_node_back(&node),
+            TurnInput::Lost => self.handle_input_lost(),
+            TurnInput::Back => self.handle_input_back(),
+            TurnInput::Resync { complete, stored } => self.handle_resync(at_ms, complete, stored),
         }
     }
 
@@ -256,10 +260,10 @@ impl TurnAccount {
 
     /// What the servers' store has after a gap. `complete` says that the store lived through the gap: what it lacks has
     /// ended.
-    pub fn handle_resync(&mut self, at_ms: u64, complete: bool, stored: Vec<Stored>) {
+    pub fn handle_resync(&mut self, at_ms: u64, complete: bool, stored: Vec<StoredAllocation>) {
         self.input_away = false;
         let mut present = BTreeSet::new();
-        for Stored { name, status, since_ms } in stored {
+        for StoredAllocation { name, status, since_ms } in stored {
             let (TurnEvent::Opened { lifetime_s, path } | TurnEvent::Refreshed { lifetime_s, path }) = status
             else {
                 continue;

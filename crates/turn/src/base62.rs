@@ -66,8 +66,9 @@ struct Bits<'a> {
 impl Bits<'_> {
     /// The last `count` (at most 6) of the bits left.
     fn peek(&self, count: usize) -> u8 {
-        (self.left.saturating_sub(count)..self.left)
-            .fold(0, |value, at| (value << 1) | (self.bytes.get(at / 8).copied().unwrap_or(0) >> (7 - at % 8) & 1))
+        (self.left.saturating_sub(count)..self.left).fold(0, |value, at| {
+            (value << 1) | (self.bytes.get(at / 8).copied().unwrap_or(0) >> (7 - at % 8) & 1)
+        })
     }
 }
 

@@ -47,11 +47,7 @@ pub(crate) struct Claim {
 
 /// A participant's credential as LiveKit makes it: user name base62 of `key|sid|expiry`, password base62 of the SHA-256
 /// of `secret|sid|expiry`.
-pub fn participant_credential(
-    key: &ApiKey,
-    participant: &ParticipantSid,
-    expires_unix_s: u64,
-) -> Credential {
+pub fn participant_credential(key: &ApiKey, participant: &ParticipantSid, expires_unix_s: u64) -> Credential {
     let username = base62::encode(format!("{}|{participant}|{expires_unix_s}", key.key).as_bytes());
     let password = participant_password(key, participant.as_str(), expires_unix_s);
     Credential { username, password: Redacted::new(password) }
@@ -126,10 +122,7 @@ mod tests {
     }
 
     fn credentials() -> Credentials {
-        Credentials {
-            participants: vec![key()],
-            static_auth_secret: Some(Redacted::new("north".into())),
-        }
+        Credentials { participants: vec![key()], static_auth_secret: Some(Redacted::new("north".into())) }
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// What is configured about peers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PeerRules {
-    /// `turn.allow_restricted_peer_cidrs`: restricted ranges that may be reached all the same. Addresses at which clouds
-    /// serve metadata and credentials are reached only when they stand here alone (`169.254.169.254/32`).
+    /// `turn.allow_restricted_peer_cidrs`: restricted ranges that may be reached all the same. Loopback addresses, and
+    /// those at which clouds serve metadata, are reached only when they stand here one by one (`127.0.0.2/32`).
     pub allow_restricted: Vec<Cidr>,
     /// `turn.deny_peer_cidrs`: ranges that may not be reached; stronger than `allow_restricted`.
     pub deny: Vec<Cidr>,
@@ -137,14 +137,18 @@ impl PeerFilter {
         if self.rules.deny.iter().any(|range| range.contains(address)) {
             return Err(Refused::Denied);
         }
-        let mut allowed = self.rules.allow_restricted.iter().filter(|range| range.contains(address));
-        if is_metadata(address) {
-            return if allowed.any(Cidr::is_single) { Ok(()) } else { Err(Refused::Metadata) };
-        }
-        if is_restricted(address) && allowed.next().is_none() {
+        if is_no_unicast(address) {
             return Err(Refused::Restricted);
         }
-        Ok(())
+        let mut allowed = self.rules.allow_restricted.iter().filter(|range| range.contains(address));
+        let why = match () {
+            // Whatever the node serves on all its addresses is behind every loopback address.
+            () if address.is_loopback() => Refused::Own,
+            () if is_metadata(address) => Refused::Metadata,
+            () if is_restricted(address) => return allowed.next().map(|_| ()).ok_or(Refused::Restricted),
+            () => return Ok(()),
+        };
+        if allowed.any(Cidr::is_single) { Ok(()) } else { Err(why) }
     }
 }
 
@@ -171,11 +175,11 @@ const RESTRICTED_V4: [([u8; 4], u8); 16] = [
 /// Parts of 2000::/3 that are no ordinary unicast. Everything outside 2000::/3 is restricted but NAT64's well-known
 /// prefix and, for what it stands for, nothing else.
 const RESTRICTED_V6: [([u16; 4], u8); 5] = [
-    ([0x2001, 0, 0, 0], 23),       // protocol assignments: Teredo, benchmarks, ORCHID
-    ([0x2001, 0xdb8, 0, 0], 32),   // documentation
+    ([0x2001, 0, 0, 0], 23),         // protocol assignments: Teredo, benchmarks, ORCHID
+    ([0x2001, 0xdb8, 0, 0], 32),     // documentation
     ([0x2620, 0x4f, 0x8000, 0], 48), // AS112
-    ([0x3fff, 0, 0, 0], 20),       // documentation
-    ([0x3ffe, 0, 0, 0], 16),       // the former 6bone
+    ([0x3fff, 0, 0, 0], 20),         // documentation
+    ([0x3ffe, 0, 0, 0], 16),         // the former 6bone
 ];
 
 const METADATA_V4: [[u8; 4]; 5] = [
@@ -187,6 +191,13 @@ const METADATA_V4: [[u8; 4]; 5] = [
 ];
 const METADATA_V6: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
+
+/// What can be no peer at all: the unspecified address (on Linux the node itself), multicast, broadcast, reserved.
+fn is_no_unicast(address: IpAddr) -> bool {
+    let reserved =
+        matches!(address, IpAddr::V4(v4) if v4.octets().first().is_some_and(|first| *first >= 240));
+    address.is_unspecified() || address.is_multicast() || reserved
+}
 
 fn is_metadata(address: IpAddr) -> bool {
     match address {
@@ -244,10 +255,13 @@ mod tests {
     fn filter(allow: &[&str], deny: &[&str]) -> PeerFilter {
         let list = |ranges: &[&str]| ranges.iter().map(|range| range.parse().unwrap()).collect();
         let rules = PeerRules { allow_restricted: list(allow), deny: list(deny) };
-        let media = ["203.0.113.9:7882", "10.1.1.1:7882", "[2600::9]:7882"]
-            .map(|text| MediaSocket { advertised: text.parse().unwrap(), local: "0.0.0.0:7882".parse().unwrap() });
+        let media = ["203.0.113.9:7882", "10.1.1.1:7882", "[2600::9]:7882"].map(|text| MediaSocket {
+            advertised: text.parse().unwrap(),
+            local: "0.0.0.0:7882".parse().unwrap(),
+        });
         let own = ["203.0.113.9", "10.1.1.1", "2600::9", "127.0.0.1", "9.9.9.9"];
-        let node = NodeAddresses { own: own.map(|text| text.parse().unwrap()).to_vec(), media: media.to_vec() };
+        let node =
+            NodeAddresses { own: own.map(|text| text.parse().unwrap()).to_vec(), media: media.to_vec() };
         PeerFilter::new(rules, node)
     }
 
@@ -258,7 +272,8 @@ mod tests {
     #[test]
     fn ordinary_addresses_may_be_reached() {
         let filter = filter(&[], &[]);
-        for address in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "64:ff9b::808:808", "2002:808:808::1"]
+        for address in
+            ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "64:ff9b::808:808", "2002:808:808::1"]
         {
             assert_eq!(judge(&filter, address), Ok(Peer::Outside), "{address}");
         }
@@ -268,9 +283,26 @@ mod tests {
     fn every_special_range_is_refused_in_every_disguise() {
         let filter = filter(&[], &[]);
         let v4 = [
-            "0.0.0.0", "0.1.2.3", "10.0.0.1", "100.64.0.1", "127.0.0.2", "169.254.1.1", "169.254.169.254", "172.16.0.1",
-            "172.31.255.255", "192.0.0.8", "192.0.2.1", "192.168.1.1", "198.18.0.1", "198.51.100.1", "203.0.113.1",
-            "224.0.0.251", "239.255.255.250", "240.0.0.1", "255.255.255.255", "168.63.129.16",
+            "0.0.0.0",
+            "0.1.2.3",
+            "10.0.0.1",
+            "100.64.0.1",
+            "127.0.0.2",
+            "169.254.1.1",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.8",
+            "192.0.2.1",
+            "192.168.1.1",
+            "198.18.0.1",
+            "198.51.100.1",
+            "203.0.113.1",
+            "224.0.0.251",
+            "239.255.255.250",
+            "240.0.0.1",
+            "255.255.255.255",
+            "168.63.129.16",
         ];
         for text in v4 {
             assert!(judge(&filter, text).is_err(), "{text}");
@@ -298,8 +330,24 @@ mod tests {
     fn every_special_range_of_ipv6_is_refused() {
         let filter = filter(&[], &[]);
         for address in [
-            "::", "::1", "fe80::1", "fec0::1", "fc00::1", "fd00:ec2::254", "ff02::1", "2001:db8::1", "2001::1", "2001:2::1",
-            "2001:10::1", "3fff::1", "100::1", "5f00::1", "64:ff9b:1::808:808", "::ffff:8.8.8.8", "::8.8.8.8", "4000::1",
+            "::",
+            "::1",
+            "fe80::1",
+            "fec0::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "ff02::1",
+            "2001:db8::1",
+            "2001::1",
+            "2001:2::1",
+            "2001:10::1",
+            "3fff::1",
+            "100::1",
+            "5f00::1",
+            "64:ff9b:1::808:808",
+            "::ffff:8.8.8.8",
+            "::8.8.8.8",
+            "4000::1",
         ] {
             assert!(judge(&filter, address).is_err(), "{address}");
         }
@@ -307,9 +355,14 @@ mod tests {
 
     #[test]
     fn allowed_ranges_open_and_denied_ones_stay_shut() {
-        let filter = filter(&["10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "0.0.0.0/0"], &["10.9.0.0/16", "8.8.0.0/16"]);
+        let filter = filter(
+            &["10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "0.0.0.0/0"],
+            &["10.9.0.0/16", "8.8.0.0/16"],
+        );
         assert_eq!(judge(&filter, "10.0.0.1"), Ok(Peer::Outside));
-        assert_eq!(judge(&filter, "127.0.0.2"), Ok(Peer::Outside));
+        for address in ["0.0.0.0", "224.0.0.251", "255.255.255.255"] {
+            assert_eq!(judge(&filter, address), Err(Refused::Restricted), "{address}");
+        }
         assert_eq!(judge(&filter, "10.9.0.1"), Err(Refused::Denied));
         assert_eq!(judge(&filter, "8.8.8.8"), Err(Refused::Denied));
         assert_eq!(judge(&filter, "169.254.169.254"), Err(Refused::Metadata));
@@ -319,8 +372,16 @@ mod tests {
     }
 
     #[test]
-    fn a_metadata_service_opens_only_to_its_single_address() {
-        let filter = filter(&["169.254.169.254/32", "fd00:ec2::254/128"], &[]);
+    fn metadata_and_loopback_open_only_one_address_at_a_time() {
+        let broad = filter(&["127.0.0.0/8", "::/0", "169.254.0.0/16"], &[]);
+        for address in ["127.0.0.2", "::1", "169.254.169.254"] {
+            assert!(judge(&broad, address).is_err(), "{address}");
+        }
+        let filter =
+            filter(&["169.254.169.254/32", "fd00:ec2::254/128", "127.0.0.2/32", "127.0.0.1/32"], &[]);
+        assert_eq!(judge(&filter, "127.0.0.2"), Ok(Peer::Outside));
+        assert_eq!(judge(&filter, "127.0.0.3"), Err(Refused::Own));
+        assert_eq!(judge(&filter, "127.0.0.1"), Err(Refused::Own), "listed as the node's own");
         assert_eq!(judge(&filter, "169.254.169.254"), Ok(Peer::Outside));
         assert_eq!(judge(&filter, "fd00:ec2::254"), Ok(Peer::Outside));
         assert_eq!(judge(&filter, "168.63.129.16"), Err(Refused::Metadata));

@@ -1,10 +1,10 @@
 //! Nonces without state: a time, and proof that this process made it for this client.
 
+use crate::limits::NONCE_LIFETIME_S;
 use aws_lc_rs::{constant_time, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fanlight_base::{Addresses, Now, Protocol, Random};
-use crate::limits::NONCE_LIFETIME_S;
 use std::net::IpAddr;
 
 /// Bytes of the time: seconds modulo 2^24, 194 days.

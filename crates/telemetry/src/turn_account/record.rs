@@ -27,6 +27,13 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    const ALL: &[Self] = &[Self::Released, Self::Expired, Self::Closed, Self::NodeRestart, Self::NodeDisconnect, Self::Superseded, Self::Lost, Self::Unseen];
+
+    /// What [`Self::as_str`] gave.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|value| value.as_str() == text)
+    }
+
     /// As it stands in tables.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -55,6 +62,13 @@ pub enum Quality {
 }
 
 impl Quality {
+    const ALL: &[Self] = &[Self::Exact, Self::Deltas, Self::LowerBound];
+
+    /// What [`Self::as_str`] gave.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|value| value.as_str() == text)
+    }
+
     /// As it stands in tables.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -77,6 +91,13 @@ pub enum Class {
 }
 
 impl Class {
+    const ALL: &[Self] = &[Self::Unused, Self::ChecksOnly, Self::Relayed];
+
+    /// What [`Self::as_str`] gave.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|value| value.as_str() == text)
+    }
+
     /// As it stands in tables.
     pub const fn as_str(self) -> &'static str {
         match self {
