@@ -1,10 +1,11 @@
 //! What a TURN server says of an allocation: the vocabulary that coturn's messages and our own server's are put in.
 
+use serde::Serialize;
 use smol_str::SmolStr;
 use std::ops::{Add, AddAssign};
 
 /// What the TURN server calls an allocation. Ids begin again with the process, and two servers give the same ones.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct AllocationName {
     /// Realm of the credentials; empty without.
     pub realm: SmolStr,
@@ -24,7 +25,7 @@ pub enum Leg {
 }
 
 /// Traffic of one leg. `rx` is into the TURN server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct LegCounters {
     /// Packets received.
     pub rx_packets: u64,
@@ -80,7 +81,7 @@ impl AddAssign for LegCounters {
 }
 
 /// How the client reaches the server; fields that the server does not tell are empty.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Path {
     /// `UDP`, `TCP`, `TLS/TCP`, `DTLS/UDP`.
     pub transport: SmolStr,

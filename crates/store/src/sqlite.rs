@@ -128,7 +128,7 @@ fn immediate(connection: &mut Connection) -> Result<rusqlite::Transaction<'_>, r
 }
 
 /// SQLite's integers are signed; nothing here comes near their end.
-fn int(value: u64) -> i64 {
+pub(crate) fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 

@@ -19,7 +19,9 @@ mod window;
 
 pub use limits::Limits;
 pub use pipeline::{Output, Pipeline, Resume, Settings, Why, Written};
-pub use refusals::{QUEUE_SESSIONS, QUEUE_STORE_FACTS, QUEUE_STORE_LOST, QUEUE_STORE_SAMPLES, QUEUE_STORE_TURN};
+pub use refusals::{
+    QUEUE_SESSIONS, QUEUE_STORE_FACTS, QUEUE_STORE_LOST, QUEUE_STORE_SAMPLES, QUEUE_STORE_TURN,
+};
 pub use report::Report;
 pub use rows::{
     Batch, CountersRow, ParticipantRow, RoomRow, TimelineRow, TrackRow, direction_name, kind_name,

@@ -3,7 +3,9 @@
 use crate::limits::{
     FLUSH_AFTER, FLUSH_ROWS, HEARTBEAT_EVERY, Limits, PRUNE_EVERY, PRUNE_PAUSE, RETRY_FIRST, RETRY_MAX,
 };
-use crate::refusals::{QUEUE_SESSIONS, QUEUE_STORE_FACTS, QUEUE_STORE_LOST, QUEUE_STORE_SAMPLES, QUEUE_STORE_TURN, Refusals};
+use crate::refusals::{
+    QUEUE_SESSIONS, QUEUE_STORE_FACTS, QUEUE_STORE_LOST, QUEUE_STORE_SAMPLES, QUEUE_STORE_TURN, Refusals,
+};
 use crate::rows::{Batch, CountersRow, TimelineRow};
 use crate::sessions::Sessions;
 use crate::turn::Turn;
@@ -142,7 +144,12 @@ impl Pipeline {
     }
 
     /// Goes on with the TURN sessions and allocations that were open when the last process ended.
-    pub fn restore_turn(&mut self, now: Now, sessions: Vec<SessionRecord>, allocations: Vec<AllocationRecord>) {
+    pub fn restore_turn(
+        &mut self,
+        now: Now,
+        sessions: Vec<SessionRecord>,
+        allocations: Vec<AllocationRecord>,
+    ) {
         self.now = now;
         self.turn.restore(now, (sessions, allocations));
     }
@@ -158,7 +165,7 @@ impl Pipeline {
         match event {
             Event::Fact(fact) => self.handle_fact(&fact),
             Event::Sample(sample) => self.handle_sample(&sample),
-            Event::Turn(input) => self.turn.handle_input(now, input),
+            Event::Turn(heard, input) => self.turn.handle_input(heard, input),
         }
         self.wait_for_company();
     }

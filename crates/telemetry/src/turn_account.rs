@@ -11,6 +11,7 @@ mod nodes;
 mod record;
 mod session;
 pub mod table;
+pub mod usage;
 
 pub use fanlight_events::turn::{
     AllocationName, Leg, LegCounters, Path, StoredAllocation, TurnEvent, TurnInput,

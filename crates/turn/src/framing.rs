@@ -43,6 +43,9 @@ fn stun_len(bytes: &[u8]) -> Result<Option<usize>, FrameError> {
 pub struct Deframer {
     buffer: Vec<u8>,
     taken: usize,
+    /// Whether a frame was taken. The first one is a STUN message: there is no channel before there is an allocation,
+    /// and `GET /` would read as ChannelData of 21 kB.
+    begun: bool,
 }
 
 impl Deframer {
@@ -61,12 +64,16 @@ impl Deframer {
     /// The next whole frame, padding included. After an error the stream is lost.
     pub fn next_frame(&mut self) -> Result<Option<&[u8]>, FrameError> {
         let rest = self.buffer.get(self.taken..).unwrap_or_default();
+        if !self.begun && rest.first().is_some_and(|first| *first > 3) {
+            return Err(FrameError::Unknown);
+        }
         let Some(len) = frame_len(rest)? else { return Ok(None) };
         debug_assert!(len <= FRAME_BYTES_MAX);
         let end = self.taken.saturating_add(len);
         let frame = self.buffer.get(self.taken..end);
         if frame.is_some() {
             self.taken = end;
+            self.begun = true;
         }
         Ok(frame)
     }
@@ -118,8 +125,12 @@ mod tests {
 
     #[test]
     fn a_foreign_stream_is_refused_at_once() {
-        for stream in [&b"GET / HTTP/1.1\r\n"[..], &[22, 3, 1, 0], &[0x50, 0, 0, 0], &[0xff]] {
-            assert_eq!(frame_len(stream), Err(FrameError::Unknown));
+        for stream in
+            [&b"GET / HTTP/1.1\r\n"[..], b"POST /", &[22, 3, 1, 0], &[0x50, 0, 0, 0], &[0xff], &CHANNEL]
+        {
+            let mut deframer = Deframer::new();
+            deframer.push(stream);
+            assert_eq!(deframer.next_frame(), Err(FrameError::Unknown));
         }
         assert_eq!(frame_len(&[0, 1, 0, 0, 1, 2, 3, 4]), Err(FrameError::NotStun));
         assert_eq!(frame_len(&[0, 1, 0, 1, 0x21, 0x12, 0xa4, 0x42]), Err(FrameError::NotStun));

@@ -243,7 +243,7 @@ mod tests {
     fn other_protocols_are_foreign() {
         for bytes in [
             &[][..],
-            b"GET /",
+            b"POST /",
             &[22, 254, 253, 0, 0],
             &[0x80, 96],
             &[0x50, 0, 0, 0],

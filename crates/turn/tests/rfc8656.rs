@@ -1,5 +1,7 @@
 //! The protocol, request by request, as RFC 8656 has it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use fanlight_base::Protocol;

@@ -71,7 +71,7 @@ impl Arguments {
             None => serve::run(self.serve.into()),
             Some(Command::Report(report)) => report.run(self.serve.data_dir),
             Some(Command::Token(token)) => token.run(self.serve.keys),
-            Some(Command::Turn(turn)) => turn.run(),
+            Some(Command::Turn(turn)) => turn.run(self.serve.data_dir),
         }
     }
 }

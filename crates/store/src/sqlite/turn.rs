@@ -58,11 +58,7 @@ pub(super) fn open_rows(
     ))
 }
 
-fn replace(
-    transaction: &Transaction<'_>,
-    table: &str,
-    columns: Columns,
-) -> Result<usize, rusqlite::Error> {
+fn replace(transaction: &Transaction<'_>, table: &str, columns: Columns) -> Result<usize, rusqlite::Error> {
     let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
     let places = vec!["?"; names.len()].join(", ");
     let sql = format!("INSERT OR REPLACE INTO {table} ({}) VALUES ({places})", names.join(", "));
@@ -197,7 +193,10 @@ fn leg_columns(names: &LegNames, leg: &LegCounters) -> Columns {
     names.iter().copied().zip(values.map(number)).collect()
 }
 
-fn read_leg(row: &Row<'_>, [rx_packets, rx_bytes, tx_packets, tx_bytes]: &LegNames) -> Result<LegCounters, rusqlite::Error> {
+fn read_leg(
+    row: &Row<'_>,
+    [rx_packets, rx_bytes, tx_packets, tx_bytes]: &LegNames,
+) -> Result<LegCounters, rusqlite::Error> {
     Ok(LegCounters {
         rx_packets: unsigned(row, rx_packets)?,
         rx_bytes: unsigned(row, rx_bytes)?,
@@ -253,9 +252,8 @@ fn string(row: &Row<'_>, column: &str) -> Result<String, rusqlite::Error> {
 fn word<T>(row: &Row<'_>, column: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, rusqlite::Error> {
     let value = row.get_ref(column)?;
     let text = String::column_result(value)?;
-    parse(&text).ok_or_else(|| {
-        rusqlite::Error::InvalidColumnType(0, format!("{column} {text:?}"), value.data_type())
-    })
+    parse(&text)
+        .ok_or_else(|| rusqlite::Error::InvalidColumnType(0, format!("{column} {text:?}"), value.data_type()))
 }
 
 #[cfg(test)]

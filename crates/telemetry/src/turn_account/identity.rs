@@ -35,7 +35,7 @@ impl Default for Identity {
 }
 
 /// A user name, read.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize)]
 pub struct Who {
     /// The person: equal for all of a person's credentials.
     pub person: SmolStr,

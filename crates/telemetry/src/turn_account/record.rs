@@ -3,10 +3,12 @@
 use super::identity::Who;
 use super::limits::{CHECKS_BPS, CHECKS_BYTES};
 use fanlight_events::turn::{AllocationName, LegCounters, Path};
+use serde::Serialize;
 use smol_str::SmolStr;
 
 /// How an allocation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum EndReason {
     /// The client released it.
     Released,
@@ -27,7 +29,16 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    const ALL: &[Self] = &[Self::Released, Self::Expired, Self::Closed, Self::NodeRestart, Self::NodeDisconnect, Self::Superseded, Self::Lost, Self::Unseen];
+    const ALL: &[Self] = &[
+        Self::Released,
+        Self::Expired,
+        Self::Closed,
+        Self::NodeRestart,
+        Self::NodeDisconnect,
+        Self::Superseded,
+        Self::Lost,
+        Self::Unseen,
+    ];
 
     /// What [`Self::as_str`] gave.
     pub fn parse(text: &str) -> Option<Self> {
@@ -50,7 +61,8 @@ impl EndReason {
 }
 
 /// How far byte counts can be trusted, best first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Quality {
     /// The server's own totals.
     #[default]
@@ -80,7 +92,8 @@ impl Quality {
 }
 
 /// What the relay was used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Class {
     /// Nothing was relayed.
     Unused,
@@ -120,7 +133,7 @@ impl Class {
 }
 
 /// When something ended, as far as it is known. Milliseconds since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct End {
     /// Not before.
     pub low_ms: u64,
@@ -136,7 +149,7 @@ impl End {
 }
 
 /// An allocation as it stands. One with the same number replaces the one before.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AllocationRecord {
     /// Ours, in the order of opening.
     pub number: u64,
@@ -192,7 +205,7 @@ impl AllocationRecord {
 }
 
 /// A user's time on the relay: from the first allocation until all are gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SessionRecord {
     /// Ours, in the order of opening.
     pub number: u64,

@@ -53,9 +53,11 @@ pub fn utc(ms: u64) -> String {
     timestamp.unwrap_or(Timestamp::MAX).strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
-/// Milliseconds since the Unix epoch of such a time; `None` for another text and for times before 1970.
+/// Milliseconds since the Unix epoch of such a time, or of a day's beginning (`2026-11-21`); `None` for another text and for
+/// times before 1970.
 pub fn from_utc(text: &str) -> Option<u64> {
-    let timestamp: Timestamp = text.parse().ok()?;
+    let whole = if text.contains('T') { text.to_owned() } else { format!("{text}T00:00:00Z") };
+    let timestamp: Timestamp = whole.parse().ok()?;
     timestamp.as_millisecond().try_into().ok()
 }
 
@@ -87,6 +89,7 @@ mod tests {
         for text in ["2026-11-21T02:21:23.618Z", "1970-01-01T00:00:00.000Z", "2028-02-29T23:59:59.999Z"] {
             assert_eq!(utc(from_utc(text).unwrap()), text);
         }
+        assert_eq!(utc(from_utc("2026-11-21").unwrap()), "2026-11-21T00:00:00.000Z");
         assert_eq!(from_utc("yesterday"), None);
         assert_eq!(from_utc("1969-12-31T23:59:59.000Z"), None);
     }
