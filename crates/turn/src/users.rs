@@ -239,4 +239,15 @@ mod tests {
         assert!(users.may_say(at(0), "ann") && !users.may_say(at(59), "ann") && users.may_say(at(60), "ann"));
         assert!(!users.may_say(at(0), "bob"));
     }
+
+    #[test]
+    fn there_are_only_so_many_users() {
+        let mut users = Users::new(None);
+        let opened = (0..=USERS_MAX)
+            .filter(|index| users.open(at(0), &format!("{index}").into(), 1).is_some())
+            .count();
+        assert_eq!((opened, users.len()), (USERS_MAX, USERS_MAX));
+        users.close(at(0), 0, 1);
+        assert_eq!(users.open(at(0), &"late".into(), 1), Some(0));
+    }
 }

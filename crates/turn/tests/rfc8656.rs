@@ -438,3 +438,40 @@ fn requests_of_another_user_on_the_same_5_tuple_are_wrong_credentials() {
     assert_eq!(world.ask(&bob, &request).code(), 437);
     assert_eq!(world.server.allocations(), 1);
 }
+
+#[test]
+fn an_additional_family_whose_port_cannot_be_bound_leaves_the_first_one() {
+    let mut world = World::new(config());
+    world.refuse_ports = Box::new(|address| address.is_ipv6());
+    let mut client = Client::new(5000);
+    world.challenge(&mut client);
+    let additional = AdditionalAddressFamily::new(AddressFamily::IPV6);
+    let answer = world.ask(&client, &client.signed(ALLOCATE, &[&RequestedTransport::new(UDP), &additional]));
+    assert_eq!((answer.code(), answer.relayed().len()), (0, 1));
+    let refused = answer.message().attribute::<AddressErrorCode>().unwrap();
+    assert_eq!((refused.family(), refused.error().code()), (AddressFamily::IPV6, 508));
+}
+
+#[test]
+fn many_allocations_that_expire_at_once_end_over_several_turns() {
+    let mut large = config();
+    large.quotas.user_allocations = 1000;
+    large.relays.ports.last = 31_999;
+    let mut world = World::new(large);
+    let count = limits::TIMERS_PER_TURN + 50;
+    for port in 0..count {
+        world.allocate(&mut Client::new(5000 + port as u16));
+        // Challenges of one prefix are limited.
+        world.ms += 20;
+    }
+    world.ms += 600_000;
+    let mut turns = 0;
+    while world.server.allocations() > 0 {
+        let now = world.now();
+        world.server.handle_timeout(now, &mut world.out);
+        world.drain();
+        turns += 1;
+    }
+    assert_eq!((turns, world.relays.len()), (2, 0));
+    assert_eq!(counters(&world).ended(EndReason::Expired) as usize, count);
+}
