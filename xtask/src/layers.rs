@@ -38,6 +38,8 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("dimpl", &["transport"]),
     ("rtc-sctp", &["transport"]),
     ("sctp-proto", &["transport"]),
+    ("stun-types", &["turn"]),
+    ("turn-types", &["turn"]),
     ("livekit-protocol", &["livekit"]),
     ("prost", &["livekit"]),
     ("pbjson-types", &["livekit"]),

@@ -104,7 +104,7 @@ fn drain(control: &mut Control) -> (Vec<String>, Mono) {
                     }
                     other => said.push(other.name().to_owned()),
                 },
-                Event::Sample(_) => said.push("sample".to_owned()),
+                Event::Sample(_) | Event::Turn(..) => panic!("control makes facts only"),
             },
             Output::Drained => said.push("drained".to_owned()),
             Output::Timeout(when, why) => {

@@ -8,6 +8,7 @@ mod catalog;
 mod counters;
 mod fact;
 mod sample;
+pub mod turn;
 
 pub use catalog::{EventDoc, FieldDoc, Lane, catalog, markdown};
 pub use counters::{LayerCounters, TrackCounters};
@@ -18,6 +19,8 @@ pub use fact::{
 };
 pub use sample::{Sample, SampleBody, TrackSample};
 
+use fanlight_base::Now;
+
 /// What travels from a core to telemetry.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -25,4 +28,6 @@ pub enum Event {
     Fact(Fact),
     /// Counters as they stand.
     Sample(Sample),
+    /// What a TURN server said, and when it was heard; the pipeline makes allocations and sessions of it.
+    Turn(Now, turn::TurnInput),
 }

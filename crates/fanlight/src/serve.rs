@@ -4,6 +4,7 @@ use crate::cli;
 use crate::config::{Config, Overrides};
 use crate::shutdown::Signals;
 use crate::wire::{Media, Process};
+use fanlight_store::coturn::{RespListener, RespSettings};
 use std::error::Error;
 use std::fmt::Write;
 use std::io;
@@ -26,6 +27,16 @@ struct ListenError {
     source: io::Error,
 }
 
+/// The listener for coturn cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot listen for coturn on {address}: {source}; choose another fanlight.coturn.listen, or end what holds it"
+)]
+struct CoturnError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
 /// Serves until a signal comes.
 pub(crate) fn run(overrides: Overrides) -> Result<(), Box<dyn Error>> {
     let (config, unsupported) = Config::load(overrides)?;
@@ -41,9 +52,11 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let signals = Signals::new()?;
     let listeners = listen_all(&config)?;
     let process = Process::start(&config)?;
-    cli::say(greeting(&config, &listeners, &process.media)?);
+    let coturn = listen_to_coturn(&config, &process).await?;
+    cli::say(greeting(&config, &listeners, &process.media, coturn.as_ref())?);
     let (stop, stopped) = watch::channel(false);
     let mut serving = tokio::task::JoinSet::new();
+    let coturn = coturn.map(|listener| tokio::spawn(listener.run()));
     for listener in listeners {
         let mut stopped = stopped.clone();
         let app = process.app.clone();
@@ -57,10 +70,20 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         Some(Ok(Err(error))) = serving.join_next() => return Err(error.into()),
     }
     tracing::info!("ending sessions; a second signal ends them at once");
+    if let Some(coturn) = coturn {
+        coturn.abort();
+    }
     let written = process.stop(STOP_WITHIN).await;
     tokio::time::sleep(FLUSH_WITHIN).await;
     let _ = stop.send(true);
     if written { Ok(()) } else { Err("the record could not be written whole".into()) }
+}
+
+async fn listen_to_coturn(config: &Config, process: &Process) -> Result<Option<RespListener>, CoturnError> {
+    let Some(address) = config.coturn.listen else { return Ok(None) };
+    let settings = RespSettings { address, password: config.coturn.password.clone() };
+    let listener = RespListener::bind(settings, process.events()).await;
+    listener.map(Some).map_err(|source| CoturnError { address, source })
 }
 
 fn listen_all(config: &Config) -> Result<Vec<TcpListener>, ListenError> {
@@ -106,7 +129,12 @@ fn v6_only() -> io::Result<tokio::net::TcpSocket> {
     Ok(tokio::net::TcpSocket::from_std_stream(socket.into()))
 }
 
-fn greeting(config: &Config, listeners: &[TcpListener], media: &Media) -> Result<String, Box<dyn Error>> {
+fn greeting(
+    config: &Config,
+    listeners: &[TcpListener],
+    media: &Media,
+    coturn: Option<&RespListener>,
+) -> Result<String, Box<dyn Error>> {
     let mut text = String::new();
     writeln!(text, "Fanlight {} is serving", env!("CARGO_PKG_VERSION"))?;
     for listener in listeners {
@@ -122,6 +150,9 @@ fn greeting(config: &Config, listeners: &[TcpListener], media: &Media) -> Result
     writeln!(text, "  media over UDP   {}", list(&media.udp))?;
     if !media.tcp.is_empty() {
         writeln!(text, "  media over TCP   {}", list(&media.tcp))?;
+    }
+    if let Some(listener) = coturn {
+        writeln!(text, "  coturn           redis-statsdb on {}", listener.address()?)?;
     }
     if config.dev {
         for (key, secret) in config.keys.iter().filter(|(key, _)| *key == "devkey") {

@@ -1,6 +1,6 @@
 //! Every thread and every queue of the process, in one place.
 
-use crate::config::Config;
+use crate::config::{self, Config, Coturn};
 use crate::control_loop::{ControlLoop, Input};
 use crate::load::LoadMeter;
 use crate::net::{self, TCP_PORT_DEFAULT};
@@ -15,6 +15,7 @@ use fanlight_livekit::token::Keys;
 use fanlight_sfu::{Sfu, SfuConfig, TextLimits};
 use fanlight_shard::{Acceptor, Clock, Shard, ShardHandle, Sinks, bind_udp};
 use fanlight_store::{EventSender, Store};
+use fanlight_telemetry::turn_account::{self, Identity};
 use fanlight_transport::candidate::LocalCandidate;
 use fanlight_transport::{Certificate, ClockAnchor, ufrag};
 use std::error::Error;
@@ -61,7 +62,11 @@ impl Process {
         let node = NodeId::from(format!("ND_{}", sid_suffix(&mut random)));
         let store = Store::open(
             &config.data_dir,
-            fanlight_store::Settings { node: node.clone(), retention_days: config.retention_days },
+            fanlight_store::Settings {
+                node: node.clone(),
+                retention_days: config.retention_days,
+                turn: turn_settings(&config.coturn),
+            },
         )?;
         let events = store.sender();
         let (inputs, receiver) = sync_channel(CONTROL_INPUTS_MAX);
@@ -110,6 +115,11 @@ impl Process {
             dev: config.dev,
         };
         Ok(Self { app, media: plan.media(), inputs, drained, control, shards, acceptor, store })
+    }
+
+    /// A way into the record, for inputs that are none of media's.
+    pub(crate) fn events(&self) -> EventSender {
+        self.store.sender()
     }
 
     /// Ends all sessions with a leave, then the threads, then closes the record. Returns false when the record could not
@@ -319,6 +329,20 @@ const fn text_limits(limits: &Limits) -> TextLimits {
 fn whole(number: f64) -> u64 {
     // Saturates, and 0 for what is no number.
     number.max(0.0) as u64
+}
+
+fn turn_settings(coturn: &Coturn) -> turn_account::Settings {
+    let person = match coturn.user {
+        Some(config::Person::Whole) => turn_account::Person::Whole,
+        Some(config::Person::AfterTime) | None => turn_account::Person::AfterTime,
+        Some(config::Person::AfterSeparator) => turn_account::Person::AfterSeparator,
+        Some(config::Person::BeforeSeparator) => turn_account::Person::BeforeSeparator,
+    };
+    let separator = coturn.separator.unwrap_or(Identity::default().separator);
+    turn_account::Settings {
+        identity: Identity { person, separator, room_separator: coturn.room_separator },
+        merge_gap_ms: coturn.merge_gap_s.saturating_mul(1_000),
+    }
 }
 
 fn room_defaults(config: &Config) -> RoomDefaults {

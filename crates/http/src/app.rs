@@ -2,19 +2,37 @@
 
 use crate::backend::Backend;
 use crate::{meet, rtc};
-use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{ConnectInfo, FromRequestParts, State, WebSocketUpgrade};
+use axum::extract::{FromRequestParts, WebSocketUpgrade};
 use axum::http::{Request, Response, StatusCode, request::Parts};
 use fanlight_base::Now;
 use fanlight_livekit::admission::{self, Step};
 use fanlight_livekit::http_rules::{self, Answer, HttpRequest};
 use fanlight_livekit::server::Server;
 use fanlight_livekit::token::Token;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// A request's head comes within this, or the connection is closed: half a request costs its sender nothing and us a
+/// descriptor.
+const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+/// And its body.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
+/// Dead HTTP/2 peers are noticed by this.
+const HTTP2_PING_EVERY: Duration = Duration::from_secs(30);
+/// Connections of one listener, WebSockets included; further ones wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 65_536;
+/// Pause after a connection could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What every handler needs.
 #[derive(Clone)]
@@ -50,24 +68,62 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let address = listener.local_addr().unwrap_or_else(|_| ([0, 0, 0, 0], 0).into());
-    let service =
-        Router::new().fallback(handle).with_state(app).into_make_service_with_connect_info::<SocketAddr>();
-    tokio::select! {
-        ended = axum::serve(listener, service).into_future() => {
-            ended.map_err(|source| ServeError { address, source })
-        }
-        () = stop => Ok(()),
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HTTP2_PING_EVERY);
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    tokio::pin!(stop);
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await;
+        let (stream, remote) = tokio::select! {
+            () = &mut stop => return Ok(()),
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(source) if is_passing(&source) => {
+                    tracing::warn!(%address, %source, "cannot take a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+                Err(source) => return Err(ServeError { address, source }),
+            },
+        };
+        // Signalling is small messages that somebody waits for.
+        let _ = stream.set_nodelay(true);
+        let (builder, app) = (builder.clone(), app.clone());
+        tokio::spawn(async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let app = app.clone();
+                async move { Ok::<_, Infallible>(handle(app, remote, request.map(Body::new)).await) }
+            });
+            // A client that breaks off, or says nothing in time, is not worth a word.
+            let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+            drop(place);
+        });
     }
 }
 
-async fn handle(
-    State(app): State<App>,
-    ConnectInfo(remote): ConnectInfo<SocketAddr>,
-    request: Request<Body>,
-) -> Response<Body> {
+/// Whether accepting can go on: the connection was broken off, or there are no descriptors just now.
+fn is_passing(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    /// `EMFILE` and `ENFILE`.
+    const NO_DESCRIPTORS: [i32; 2] = [24, 23];
+    matches!(error.kind(), Kind::ConnectionAborted | Kind::ConnectionReset | Kind::Interrupted)
+        || error.raw_os_error().is_some_and(|code| NO_DESCRIPTORS.contains(&code))
+}
+
+async fn handle(app: App, remote: SocketAddr, request: Request<Body>) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, http_rules::BODY_BYTES_MAX).await else {
-        return respond(Answer::text(413, format!("the body is over {} bytes", http_rules::BODY_BYTES_MAX)));
+    let body = match tokio::time::timeout(BODY_WITHIN, to_bytes(body, http_rules::BODY_BYTES_MAX)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => {
+            return respond(Answer::text(
+                413,
+                format!("the body is over {} bytes", http_rules::BODY_BYTES_MAX),
+            ));
+        }
+        Err(_) => {
+            return respond(Answer::text(408, format!("no whole body within {} s", BODY_WITHIN.as_secs())));
+        }
     };
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &app).await.ok();
     let headers = header_pairs(&parts);

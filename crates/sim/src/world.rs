@@ -339,6 +339,8 @@ impl World {
                     self.counted.push((sample.participant, counters));
                 }
             }
+            // The SFU says nothing of TURN.
+            Event::Turn(..) => {}
         }
     }
 

@@ -23,7 +23,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let given = std::env::args_os().nth(1).map(PathBuf::from);
     let dir = given
         .unwrap_or_else(|| std::env::temp_dir().join(format!("fanlight-throughput-{}", std::process::id())));
-    let store = Store::open(&dir, Settings { node: NodeId::from("ND_bench"), retention_days: 0 })?;
+    let store = Store::open(
+        &dir,
+        Settings { node: NodeId::from("ND_bench"), retention_days: 0, turn: Default::default() },
+    )?;
     let sender = store.sender();
     let started = Instant::now();
     let sending: Duration = (0..EVENTS).map(|n| send(&sender, event(n))).sum();

@@ -4,13 +4,14 @@
 //! as it can. What the rows are and when they are written is `telemetry::Pipeline`'s business; here are the file, the
 //! thread and the clock.
 
+pub mod coturn;
 mod read;
 mod sender;
 mod sqlite;
 mod store;
 mod writer;
 
-pub use read::{ReportError, report};
+pub use read::{ReportError, TurnQuery, report, turn_open_allocations, turn_sessions};
 pub use sender::{EventSender, QUEUE_FACTS, QUEUE_SAMPLES};
 pub use store::{Closed, RETENTION_DAYS_DEFAULT, Settings, Store, StoreError};
 

@@ -2,11 +2,13 @@
 //! the other.
 
 use crate::DATABASE_FILE;
-use crate::sqlite::{VERSION, read_counters, version};
+use crate::sqlite::{VERSION, int, read_counters, turn, version};
 use fanlight_base::RoomSid;
 use fanlight_events::{Direction, Kind, TrackCounters};
 use fanlight_telemetry::Report;
 use fanlight_telemetry::report::{ParticipantReport, RoomReport, TimelineReport, TrackReport};
+use fanlight_telemetry::turn_account::{AllocationRecord, SessionRecord};
+use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -51,6 +53,57 @@ pub enum ReportError {
 
 /// Everything on record of the rooms with this name, or of the one with this sid, as of one moment.
 pub fn report(dir: &Path, room: &str) -> Result<Report, ReportError> {
+    let report = read(dir, |connection| read_rooms(connection, room))?;
+    if report.rooms.is_empty() {
+        return Err(ReportError::NotFound { room: room.to_owned(), path: dir.join(DATABASE_FILE) });
+    }
+    Ok(report)
+}
+
+/// Which TURN sessions are asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TurnQuery {
+    /// Begun at this time or later, milliseconds since the Unix epoch.
+    pub from_ms: Option<u64>,
+    /// Begun before this time.
+    pub to_ms: Option<u64>,
+    /// Of this person.
+    pub person: Option<String>,
+    /// In this room.
+    pub room: Option<String>,
+    /// In this realm.
+    pub realm: Option<String>,
+}
+
+/// TURN sessions on record, open ones included, the oldest first.
+pub fn turn_sessions(dir: &Path, query: &TurnQuery) -> Result<Vec<SessionRecord>, ReportError> {
+    let mut condition = "1".to_owned();
+    let mut parameters = Vec::new();
+    let mut wish = |column: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            parameters.push(value);
+            condition.push_str(&format!(" AND {column} ?{}", parameters.len()));
+        }
+    };
+    let text = |value: &Option<String>| value.clone().map(Value::Text);
+    wish("started_ms >=", query.from_ms.map(|ms| Value::Integer(int(ms))));
+    wish("started_ms <", query.to_ms.map(|ms| Value::Integer(int(ms))));
+    wish("person =", text(&query.person));
+    wish("room =", text(&query.room));
+    wish("realm =", text(&query.realm));
+    read(dir, |connection| turn::sessions(connection, &condition, &parameters))
+}
+
+/// TURN allocations that are open now, the oldest first.
+pub fn turn_open_allocations(dir: &Path) -> Result<Vec<AllocationRecord>, ReportError> {
+    read(dir, |connection| turn::allocations(connection, "ended_low_ms IS NULL", &[]))
+}
+
+/// Reads from one moment of the database of a data directory.
+fn read<T>(
+    dir: &Path,
+    read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
+) -> Result<T, ReportError> {
     let path = dir.join(DATABASE_FILE);
     if !path.is_file() {
         return Err(ReportError::NoDatabase(path));
@@ -61,11 +114,8 @@ pub fn report(dir: &Path, room: &str) -> Result<Report, ReportError> {
     if found != VERSION {
         return Err(ReportError::Version { path, found, known: VERSION });
     }
-    let report = read(&mut connection, room).map_err(sqlite)?;
-    if report.rooms.is_empty() {
-        return Err(ReportError::NotFound { room: room.to_owned(), path });
-    }
-    Ok(report)
+    let snapshot = connection.transaction().map_err(sqlite)?;
+    read(&snapshot).map_err(sqlite)
 }
 
 fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
@@ -74,19 +124,17 @@ fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
     Ok(connection)
 }
 
-fn read(connection: &mut Connection, room: &str) -> Result<Report, rusqlite::Error> {
-    // One transaction: what is read belongs to one moment.
-    let snapshot = connection.transaction()?;
+fn read_rooms(connection: &Connection, room: &str) -> Result<Report, rusqlite::Error> {
     let seen_ms =
-        snapshot.query_row("SELECT seen_ms FROM heartbeat", [], |row| unsigned(row, 0)).optional()?;
-    let mut statement = snapshot.prepare(
+        connection.query_row("SELECT seen_ms FROM heartbeat", [], |row| unsigned(row, 0)).optional()?;
+    let mut statement = connection.prepare(
         "SELECT sid, name, started_ms, ended_ms, reason FROM rooms WHERE name = ?1 OR sid = ?1
          ORDER BY started_ms, sid",
     )?;
     let mut rooms = statement.query_map([room], room_row)?.collect::<Result<Vec<_>, _>>()?;
     for room in &mut rooms {
-        room.participants = participants(&snapshot, &room.sid)?;
-        room.timeline = timeline(&snapshot, room)?;
+        room.participants = participants(connection, &room.sid)?;
+        room.timeline = timeline(connection, room)?;
     }
     Ok(Report { rooms, seen_ms })
 }

@@ -63,6 +63,8 @@ impl EventSender {
             Event::Sample(_) => (SAMPLES_UNTIL, &self.shared.samples_refused),
             Event::Fact(fact) if is_end(&fact.body) => (EVENTS_MAX, &self.shared.facts_refused),
             Event::Fact(_) => (FACTS_UNTIL, &self.shared.facts_refused),
+            // Every message of a TURN server counts: the input waits rather than lose one.
+            Event::Turn(..) => (FACTS_UNTIL, &self.shared.facts_refused),
         };
         // The place is taken before the event is sent, so that several senders together keep the bound.
         let accepted = self.shared.waiting.fetch_add(1, Ordering::Relaxed) < until
@@ -72,6 +74,11 @@ impl EventSender {
             refused.fetch_add(1, Ordering::Relaxed);
         }
         accepted
+    }
+
+    /// Whether there is room for a fact. Who can wait asks first.
+    pub fn has_room(&self) -> bool {
+        self.shared.waiting.load(Ordering::Relaxed) < FACTS_UNTIL / 2
     }
 
     /// Facts refused so far.

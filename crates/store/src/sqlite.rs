@@ -4,6 +4,7 @@ mod counters;
 mod prune;
 mod recover;
 mod schema;
+pub(crate) mod turn;
 mod write;
 
 pub(crate) use counters::read_counters;
@@ -12,6 +13,7 @@ pub(crate) use schema::{VERSION, version};
 use crate::DATABASE_FILE;
 use crate::store::{Settings, StoreError};
 use fanlight_base::Now;
+use fanlight_telemetry::turn_account::{AllocationRecord, SessionRecord};
 use fanlight_telemetry::{Batch, Resume};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use std::fs::{DirBuilder, File, TryLockError};
@@ -38,6 +40,14 @@ pub(crate) struct Database {
     _lock: File,
 }
 
+/// Where an earlier process stopped.
+#[derive(Debug)]
+pub(crate) struct Resumed {
+    pub(crate) resume: Resume,
+    pub(crate) turn_sessions: Vec<SessionRecord>,
+    pub(crate) turn_allocations: Vec<AllocationRecord>,
+}
+
 /// Why a batch was not written.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
@@ -45,7 +55,7 @@ pub(crate) struct WriteError(#[from] rusqlite::Error);
 
 impl Database {
     /// Opens and locks the database of `dir`, brings its schema up to date and closes what a crash left open.
-    pub(crate) fn open(dir: &Path, settings: &Settings, now: Now) -> Result<(Self, Resume), StoreError> {
+    pub(crate) fn open(dir: &Path, settings: &Settings, now: Now) -> Result<(Self, Resumed), StoreError> {
         let lock = lock(dir)?;
         let path = dir.join(DATABASE_FILE);
         let sqlite = |error| StoreError::Sqlite { path: path.clone(), error };
@@ -56,7 +66,9 @@ impl Database {
         }
         schema::migrate(&mut connection).map_err(sqlite)?;
         let resume = recover::recover(&mut connection, settings, now).map_err(sqlite)?;
-        Ok((Self { path, connection, reopen: false, _lock: lock }, resume))
+        let (turn_sessions, turn_allocations) = turn::open_rows(&connection).map_err(sqlite)?;
+        let resumed = Resumed { resume, turn_sessions, turn_allocations };
+        Ok((Self { path, connection, reopen: false, _lock: lock }, resumed))
     }
 
     /// Writes all rows and *last seen* in one transaction.
@@ -116,7 +128,7 @@ fn immediate(connection: &mut Connection) -> Result<rusqlite::Transaction<'_>, r
 }
 
 /// SQLite's integers are signed; nothing here comes near their end.
-fn int(value: u64) -> i64 {
+pub(crate) fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
@@ -145,7 +157,7 @@ mod tests {
     const NOW: Now = Now { mono_ns: 0, unix_ns: 1_700_000_000_000_000_000 };
 
     fn open(dir: &Path) -> Database {
-        let settings = Settings { node: "ND_test".into(), retention_days: 0 };
+        let settings = Settings { node: "ND_test".into(), retention_days: 0, turn: Default::default() };
         Database::open(dir, &settings, NOW).unwrap().0
     }
 

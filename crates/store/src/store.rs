@@ -4,6 +4,7 @@ use crate::sender::{EventSender, channel};
 use crate::sqlite::Database;
 use crate::writer;
 use fanlight_base::NodeId;
+use fanlight_telemetry::turn_account;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
@@ -25,6 +26,8 @@ pub struct Settings {
     pub node: NodeId,
     /// Rooms that ended so many days ago are deleted; 0 keeps all.
     pub retention_days: u32,
+    /// How TURN is accounted for.
+    pub turn: turn_account::Settings,
 }
 
 /// How closing went.
@@ -75,11 +78,10 @@ impl Store {
     /// left open are closed with reason `crash` at the moment when that process was last seen.
     pub fn open(dir: &Path, settings: Settings) -> Result<Self, StoreError> {
         let (sender, receiver) = channel();
-        let (database, resume) = Database::open(dir, &settings, writer::now())?;
-        let retention_days = settings.retention_days;
+        let (database, resumed) = Database::open(dir, &settings, writer::now())?;
         let thread = thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || writer::run(database, resume, retention_days, &receiver))
+            .spawn(move || writer::run(database, resumed, &settings, &receiver))
             .map_err(|error| StoreError::Io { path: dir.to_owned(), error })?;
         Ok(Self { sender, thread })
     }

@@ -1,10 +1,10 @@
 //! The thread that owns the database and the pipeline.
 
 use crate::sender::{EventReceiver, Message, QUEUE_FACTS, QUEUE_SAMPLES};
-use crate::sqlite::Database;
-use crate::store::Closed;
+use crate::sqlite::{Database, Resumed};
+use crate::store::{self, Closed};
 use fanlight_base::{Mono, Now};
-use fanlight_telemetry::{Batch, Limits, Output, Pipeline, Resume, Settings, Written};
+use fanlight_telemetry::{Batch, Limits, Output, Pipeline, Settings, Written};
 use std::sync::OnceLock;
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::thread;
@@ -31,12 +31,19 @@ pub(crate) fn now() -> Now {
 /// Runs until it is told to close, or nobody is left who could send.
 pub(crate) fn run(
     database: Database,
-    resume: Resume,
-    retention_days: u32,
+    resumed: Resumed,
+    settings: &store::Settings,
     receiver: &EventReceiver,
 ) -> Closed {
-    let settings = Settings { limits: Limits::NODE, retention_days, resume };
-    let mut writer = Writer { database, pipeline: Pipeline::new(now(), settings), failing: false };
+    let settings = Settings {
+        limits: Limits::NODE,
+        retention_days: settings.retention_days,
+        resume: resumed.resume,
+        turn: settings.turn.clone(),
+    };
+    let mut pipeline = Pipeline::new(now(), settings);
+    pipeline.restore_turn(now(), resumed.turn_sessions, resumed.turn_allocations);
+    let mut writer = Writer { database, pipeline, failing: false };
     let mut open = true;
     while open {
         let deadline = writer.drain();

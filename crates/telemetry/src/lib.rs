@@ -6,17 +6,22 @@
 //!
 //! [`Report`] is what `fanlight report` prints: a shell fills it from its database, the shape and the text are here.
 
+pub mod decode;
 mod limits;
 mod pipeline;
 mod refusals;
 pub mod report;
 mod rows;
 mod sessions;
+mod turn;
+pub mod turn_account;
 mod window;
 
 pub use limits::Limits;
 pub use pipeline::{Output, Pipeline, Resume, Settings, Why, Written};
-pub use refusals::{QUEUE_SESSIONS, QUEUE_STORE_FACTS, QUEUE_STORE_LOST, QUEUE_STORE_SAMPLES};
+pub use refusals::{
+    QUEUE_SESSIONS, QUEUE_STORE_FACTS, QUEUE_STORE_LOST, QUEUE_STORE_SAMPLES, QUEUE_STORE_TURN,
+};
 pub use report::Report;
 pub use rows::{
     Batch, CountersRow, ParticipantRow, RoomRow, TimelineRow, TrackRow, direction_name, kind_name,

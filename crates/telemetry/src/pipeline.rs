@@ -3,9 +3,13 @@
 use crate::limits::{
     FLUSH_AFTER, FLUSH_ROWS, HEARTBEAT_EVERY, Limits, PRUNE_EVERY, PRUNE_PAUSE, RETRY_FIRST, RETRY_MAX,
 };
-use crate::refusals::{QUEUE_SESSIONS, QUEUE_STORE_FACTS, QUEUE_STORE_LOST, QUEUE_STORE_SAMPLES, Refusals};
+use crate::refusals::{
+    QUEUE_SESSIONS, QUEUE_STORE_FACTS, QUEUE_STORE_LOST, QUEUE_STORE_SAMPLES, QUEUE_STORE_TURN, Refusals,
+};
 use crate::rows::{Batch, CountersRow, TimelineRow};
 use crate::sessions::Sessions;
+use crate::turn::Turn;
+use crate::turn_account::{self, AllocationRecord, Health, SessionRecord};
 use fanlight_base::{Bounded, Mono, Now, ParticipantSid, RoomSid, TrackSid};
 use fanlight_events::{Event, Fact, FactBody, QueueRefused, Sample};
 use std::time::Duration;
@@ -24,6 +28,7 @@ pub struct Pipeline {
     sessions: Sessions,
     timeline: Bounded<TimelineRow>,
     counters: Bounded<CountersRow>,
+    turn: Turn,
     refusals: Refusals,
     next_timeline: u64,
     /// When the oldest waiting row is due.
@@ -42,7 +47,7 @@ pub struct Pipeline {
 }
 
 /// What a pipeline is made with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Its maxima.
     pub limits: Limits,
@@ -50,6 +55,8 @@ pub struct Settings {
     pub retention_days: u32,
     /// Where the database stands.
     pub resume: Resume,
+    /// How TURN is accounted for.
+    pub turn: turn_account::Settings,
 }
 
 /// The first free numbers of a database.
@@ -59,6 +66,8 @@ pub struct Resume {
     pub next_track: u64,
     /// First free [`TimelineRow::id`].
     pub next_timeline: u64,
+    /// First free number of a TURN allocation or session.
+    pub next_turn: u64,
 }
 
 /// What the shell has to do.
@@ -90,6 +99,8 @@ pub enum Why {
     Retry,
     /// An ended session is forgotten by the pipeline.
     Linger,
+    /// A TURN allocation or session is due.
+    Turn,
     /// Old rooms are looked for.
     Prune,
 }
@@ -109,12 +120,13 @@ impl Pipeline {
     /// A pipeline whose first heartbeat is due at once.
     pub fn new(now: Now, settings: Settings) -> Self {
         let limits = settings.limits;
+        let turn = Turn::new(now, settings.turn.clone(), settings.resume.next_turn);
         Self {
-            settings,
             now,
             sessions: Sessions::new(limits, settings.resume.next_track),
             timeline: Bounded::new(limits.timeline_max),
             counters: Bounded::new(limits.counters_max),
+            turn,
             refusals: Refusals::default(),
             next_timeline: settings.resume.next_timeline,
             flush_at: None,
@@ -127,7 +139,24 @@ impl Pipeline {
             prune_at: if settings.retention_days == 0 { Mono::NEVER } else { now.mono() + PRUNE_PAUSE },
             closing: false,
             given_up: false,
+            settings,
         }
+    }
+
+    /// Goes on with the TURN sessions and allocations that were open when the last process ended.
+    pub fn restore_turn(
+        &mut self,
+        now: Now,
+        sessions: Vec<SessionRecord>,
+        allocations: Vec<AllocationRecord>,
+    ) {
+        self.now = now;
+        self.turn.restore(now, (sessions, allocations));
+    }
+
+    /// How the TURN inputs fare.
+    pub fn turn_health(&self) -> &Health {
+        self.turn.health()
     }
 
     /// Something happened.
@@ -136,10 +165,9 @@ impl Pipeline {
         match event {
             Event::Fact(fact) => self.handle_fact(&fact),
             Event::Sample(sample) => self.handle_sample(&sample),
+            Event::Turn(heard, input) => self.turn.handle_input(heard, input),
         }
-        if self.flush_at.is_none() && self.waiting_rows() > 0 {
-            self.flush_at = Some(now.mono() + FLUSH_AFTER);
-        }
+        self.wait_for_company();
     }
 
     /// A queue before this pipeline has refused `total` events so far. `queue` is one of a few names.
@@ -152,6 +180,8 @@ impl Pipeline {
     pub fn handle_timeout(&mut self, now: Now) {
         self.now = now;
         self.sessions.forget_ended(now.mono());
+        self.turn.handle_timeout(now);
+        self.wait_for_company();
     }
 
     /// How writing the last batch went.
@@ -219,6 +249,13 @@ impl Pipeline {
         self.refusals.total(queue)
     }
 
+    fn wait_for_company(&mut self) {
+        self.refusals.set(QUEUE_STORE_TURN, self.turn.refused);
+        if self.flush_at.is_none() && self.waiting_rows() > 0 {
+            self.flush_at = Some(self.now.mono() + FLUSH_AFTER);
+        }
+    }
+
     fn handle_fact(&mut self, fact: &Fact) {
         if self.sessions.fold(self.now.mono(), fact).is_err() {
             self.refusals.add(QUEUE_SESSIONS, 1);
@@ -258,7 +295,7 @@ impl Pipeline {
     }
 
     fn waiting_rows(&self) -> usize {
-        self.sessions.changed() + self.timeline.len() + self.counters.len()
+        self.sessions.changed() + self.timeline.len() + self.counters.len() + self.turn.waiting()
     }
 
     fn must_tell(&self) -> bool {
@@ -298,6 +335,7 @@ impl Pipeline {
         {
             batch.counters.push(row);
         }
+        self.turn.take(&mut batch, rows_max);
         // Past the limit by the number of queues at most: what was refused must be said when the disk is back.
         for (queue, refused) in self.refusals.tell(self.now.mono(), self.closing) {
             let body = FactBody::from(QueueRefused { queue: queue.to_owned(), refused });
@@ -308,8 +346,8 @@ impl Pipeline {
         batch
     }
 
-    fn next_timeout(&self) -> (Mono, Why) {
-        let linger = (self.sessions.next_forget(), Why::Linger);
+    fn next_timeout(&mut self) -> (Mono, Why) {
+        let linger = (self.sessions.next_forget(), Why::Linger).min((self.turn.next_timeout(), Why::Turn));
         if self.writing {
             return linger.min((Mono::NEVER, Why::Write));
         }

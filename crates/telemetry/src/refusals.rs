@@ -10,6 +10,8 @@ pub const QUEUE_STORE_FACTS: &str = "store_facts";
 pub const QUEUE_STORE_SAMPLES: &str = "store_samples";
 /// Rooms, participants and tracks that did not fit into the pipeline.
 pub const QUEUE_SESSIONS: &str = "store_sessions";
+/// TURN allocations and sessions refused because the disk did not keep up.
+pub const QUEUE_STORE_TURN: &str = "store_turn";
 /// Rows the database would not take at all.
 pub const QUEUE_STORE_LOST: &str = "store_lost";
 

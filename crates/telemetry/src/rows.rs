@@ -1,5 +1,6 @@
 //! What is written: full rows, so that writing one twice changes nothing.
 
+use crate::turn_account::{AllocationRecord, SessionRecord};
 use fanlight_base::{Identity, ParticipantSid, RoomName, RoomSid, TrackSid};
 use fanlight_events::{ClientFacts, Direction, Kind, TrackCounters};
 
@@ -18,6 +19,10 @@ pub struct Batch {
     pub timeline: Vec<TimelineRow>,
     /// Counters to append.
     pub counters: Vec<CountersRow>,
+    /// TURN allocations as they stand, to insert or to replace.
+    pub turn_allocations: Vec<AllocationRecord>,
+    /// TURN user sessions as they stand, to insert or to replace.
+    pub turn_sessions: Vec<SessionRecord>,
 }
 
 impl Batch {
@@ -28,6 +33,8 @@ impl Batch {
             + self.tracks.len()
             + self.timeline.len()
             + self.counters.len()
+            + self.turn_allocations.len()
+            + self.turn_sessions.len()
     }
 }
 

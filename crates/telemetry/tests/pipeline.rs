@@ -23,7 +23,8 @@ fn mono(ms: u64) -> Mono {
 }
 
 fn settings() -> Settings {
-    Settings { limits: Limits::NODE, retention_days: 0, resume: Resume { next_track: 1, next_timeline: 1 } }
+    let resume = Resume { next_track: 1, next_timeline: 1, next_turn: 1 };
+    Settings { limits: Limits::NODE, retention_days: 0, resume, turn: Default::default() }
 }
 
 fn small(limits: Limits) -> Settings {

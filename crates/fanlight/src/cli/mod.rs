@@ -3,6 +3,7 @@
 
 mod report;
 mod token;
+mod turn;
 
 use crate::config::Overrides;
 use crate::serve;
@@ -31,6 +32,9 @@ enum Command {
     /// Make access tokens
     #[command(subcommand)]
     Token(token::Token),
+    /// Account for TURN
+    #[command(subcommand)]
+    Turn(turn::Turn),
 }
 
 #[derive(Debug, Args)]
@@ -68,6 +72,7 @@ impl Arguments {
             None => serve::run(self.serve.into()),
             Some(Command::Report(report)) => report.run(),
             Some(Command::Token(token)) => token.run(),
+            Some(Command::Turn(turn)) => turn.run(),
         }
     }
 }
@@ -102,6 +107,11 @@ pub(crate) fn say(line: impl std::fmt::Display) {
     println!("{line}");
 }
 
+/// Prints a remark, which is not part of the answer.
+fn note(line: impl std::fmt::Display) {
+    eprintln!("{line}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +129,7 @@ mod tests {
             "fanlight --dev --data-dir d --port 1",
             "fanlight report --room r --json --data-dir d",
             "fanlight token create --room r --identity i",
+            "fanlight turn import f --allocations-tsv a --sessions-tsv s",
         ] {
             assert!(Arguments::try_parse_from(call.split(' ')).is_ok(), "{call}");
         }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// API keys and their secrets.
@@ -124,7 +124,34 @@ section! {
         data_dir: Option<PathBuf>,
         meet: Option<bool>,
         store: Store,
-    } unsupported { } nested { store, }
+        coturn: Coturn,
+    } unsupported { } nested { store, coturn, }
+}
+
+section! {
+    /// `fanlight.coturn:`, what coturn's statistics come in by, and who its user names stand for.
+    Coturn {
+        listen: Option<SocketAddr>,
+        password: Option<String>,
+        user: Option<Person>,
+        separator: Option<char>,
+        room_separator: Option<char>,
+        merge_gap_s: u64,
+    } unsupported { } nested { }
+}
+
+/// How a person is found in a TURN user name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Person {
+    /// The whole name.
+    Whole,
+    /// Behind a Unix time; the default.
+    AfterTime,
+    /// Behind the first separator.
+    AfterSeparator,
+    /// Before the first separator.
+    BeforeSeparator,
 }
 
 section! {

@@ -5,7 +5,7 @@
 
 mod file;
 
-pub(crate) use file::{File, Keys, Room, Rtc};
+pub(crate) use file::{Coturn, File, Keys, Person, Room, Rtc};
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -40,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) meet: bool,
     /// Rooms that ended so many days ago leave the record; 0 keeps all.
     pub(crate) retention_days: u32,
+    /// coturn's statistics.
+    pub(crate) coturn: Coturn,
 }
 
 /// What the command line and the environment say.
@@ -137,6 +139,7 @@ impl Config {
                 .store
                 .retention_days
                 .unwrap_or(fanlight_store::RETENTION_DAYS_DEFAULT),
+            coturn: file.fanlight.coturn,
         };
         Ok((config, warnings))
     }

@@ -181,7 +181,7 @@ impl World {
         self.log.iter().filter_map(|said| match said {
             Said::Event(event) => match &**event {
                 Event::Fact(fact) => Some(&fact.body),
-                Event::Sample(_) => None,
+                Event::Sample(_) | Event::Turn(..) => None,
             },
             _ => None,
         })

@@ -36,6 +36,10 @@ pub(super) fn recover(
     let resume = Resume {
         next_track: next("SELECT coalesce(max(id), 0) + 1 FROM tracks")?,
         next_timeline: next("SELECT coalesce(max(id), 0) + 1 FROM timeline")?,
+        next_turn: next(
+            "SELECT 1 + max((SELECT coalesce(max(number), 0) FROM turn_sessions),
+                            (SELECT coalesce(max(number), 0) FROM turn_allocations))",
+        )?,
     };
     transaction.commit()?;
     Ok(resume)

@@ -1,7 +1,7 @@
 //! One batch, one transaction. Every row carries its key, so writing a batch twice changes nothing.
 
 use super::counters::{layers, values};
-use super::{immediate, int};
+use super::{immediate, int, turn};
 use fanlight_events::TrackCounters;
 use fanlight_telemetry::{
     Batch, CountersRow, ParticipantRow, RoomRow, TimelineRow, TrackRow, direction_name, kind_name,
@@ -50,6 +50,12 @@ pub(super) fn write(connection: &mut Connection, batch: &Batch) -> Result<(), ru
     }
     for row in &batch.counters {
         series(&transaction, row)?;
+    }
+    for row in &batch.turn_sessions {
+        turn::write_session(&transaction, row)?;
+    }
+    for row in &batch.turn_allocations {
+        turn::write_allocation(&transaction, row)?;
     }
     transaction.prepare_cached("UPDATE heartbeat SET seen_ms = ?1")?.execute([int(batch.seen_ms)])?;
     transaction.commit()

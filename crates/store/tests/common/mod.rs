@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub(crate) fn settings() -> Settings {
-    Settings { node: "ND_test".into(), retention_days: 0 }
+    Settings { node: "ND_test".into(), retention_days: 0, turn: Default::default() }
 }
 
 pub(crate) fn open(dir: &Path) -> Store {

@@ -1,0 +1,84 @@
+//! Which connections are one coturn.
+
+use smol_str::{SmolStr, format_smolstr};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Every relay and authentication thread of a starting coturn looks for leftovers by itself; together they are one start.
+const START: Duration = Duration::from_secs(2);
+
+/// Servers by name, with the number of their connections.
+#[derive(Debug, Default)]
+pub(super) struct Nodes(Mutex<BTreeMap<SmolStr, Node>>);
+
+#[derive(Debug, Default)]
+struct Node {
+    connections: usize,
+    started: Option<Instant>,
+}
+
+/// The name of a coturn: as whom it comes (AUTH), else its address, with the database it selects.
+pub(super) fn name(address: IpAddr, user: &str, database: u32) -> SmolStr {
+    match (user, database) {
+        ("default", 0) => format_smolstr!("{address}"),
+        ("default", database) => format_smolstr!("{address}/{database}"),
+        (user, _) => user.into(),
+    }
+}
+
+impl Nodes {
+    /// A connection belongs to it; `true` for the first one.
+    pub(super) fn join(&self, name: &SmolStr) -> bool {
+        self.with(name, |node| {
+            node.connections += 1;
+            node.connections == 1
+        })
+    }
+
+    /// A connection of it closed; `true` for the last one.
+    pub(super) fn leave(&self, name: &SmolStr) -> bool {
+        self.with(name, |node| {
+            node.connections = node.connections.saturating_sub(1);
+            node.connections == 0
+        })
+    }
+
+    /// It looks for leftovers; `true` when that is a new start.
+    pub(super) fn starts(&self, name: &SmolStr, now: Instant) -> bool {
+        self.with(name, |node| {
+            let again = node.started.is_some_and(|started| now.duration_since(started) < START);
+            node.started = Some(now);
+            !again
+        })
+    }
+
+    fn with<T>(&self, name: &SmolStr, change: impl FnOnce(&mut Node) -> T) -> T {
+        let mut nodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(nodes.entry(name.clone()).or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_named_by_the_most_telling_thing_it_says() {
+        let address = "10.0.0.7".parse().unwrap();
+        assert_eq!(name(address, "default", 0), "10.0.0.7");
+        assert_eq!(name(address, "default", 42), "10.0.0.7/42");
+        assert_eq!(name(address, "turn-1", 42), "turn-1");
+    }
+
+    #[test]
+    fn threads_that_start_together_are_one_start() {
+        let (nodes, now, name) = (Nodes::default(), Instant::now(), SmolStr::new("a"));
+        assert!(nodes.starts(&name, now));
+        assert!(!nodes.starts(&name, now + Duration::from_millis(5)));
+        assert!(nodes.starts(&name, now + Duration::from_secs(3)));
+        assert!(nodes.join(&name) && !nodes.join(&name));
+        assert!(!nodes.leave(&name) && nodes.leave(&name));
+    }
+}

@@ -1,0 +1,5 @@
+//! What others say of calls, read into our own terms.
+
+pub mod coturn;
+pub mod recording;
+pub mod resp;

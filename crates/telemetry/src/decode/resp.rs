@@ -1,0 +1,241 @@
+//! The side of Redis that coturn talks to: enough of RESP2 for its `redis-statsdb` to take us for a Redis server.
+//!
+//! coturn opens several connections, says AUTH and SELECT on each, `SET`s and `DEL`s each status under its key, `PUBLISH`es
+//! everything, and with `KEYS` at its start looks for what it left behind. Nothing is kept here: there are no keys.
+
+use redis_protocol::resp2::decode::decode;
+use redis_protocol::resp2::types::OwnedFrame;
+
+/// Bytes that may wait for the rest of a command: coturn's are below 2 kB, and it sends a few at a time.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
+/// Words of a command that are looked at.
+const WORDS_MAX: usize = 16;
+
+/// What a connection said that matters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// A message on a channel.
+    Published {
+        /// The channel.
+        channel: String,
+        /// The payload.
+        payload: String,
+    },
+    /// The server looks for what an earlier process left: it has just started.
+    Started,
+    /// It says as whom it comes, or which database it means: its connections are told from others' by these.
+    Named,
+}
+
+/// Why a connection is to be closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// It is not RESP2.
+    #[error("not a RESP2 command")]
+    NotResp,
+    /// A command is longer than anything coturn sends.
+    #[error("a command of more than {BUFFER_BYTES_MAX} bytes")]
+    TooLong,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection {
+    password: Option<String>,
+    authorised: bool,
+    buffer: Vec<u8>,
+    /// Name given with AUTH, `default` without.
+    pub user: String,
+    /// Database given with SELECT.
+    pub database: u32,
+}
+
+impl Connection {
+    /// A new connection; with a password nothing but AUTH is taken before it was said.
+    pub fn new(password: Option<String>) -> Self {
+        Self {
+            authorised: password.is_none(),
+            password,
+            buffer: Vec::new(),
+            user: "default".to_owned(),
+            database: 0,
+        }
+    }
+
+    /// Takes what came, appends answers to `answers`, and says what was said.
+    pub fn handle_bytes(&mut self, bytes: &[u8], answers: &mut Vec<u8>) -> Result<Vec<Said>, Broken> {
+        self.buffer.extend_from_slice(bytes);
+        let (mut said, mut used) = (Vec::new(), 0);
+        loop {
+            let rest = self.buffer.get(used..).unwrap_or_default();
+            match decode(rest) {
+                Ok(Some((frame, len))) if len > 0 => {
+                    used += len;
+                    let words = words(frame).ok_or(Broken::NotResp)?;
+                    said.extend(self.command(&words, answers));
+                }
+                Ok(_) => break,
+                Err(_) => return Err(Broken::NotResp),
+            }
+        }
+        self.buffer.drain(..used);
+        if self.buffer.len() > BUFFER_BYTES_MAX {
+            return Err(Broken::TooLong);
+        }
+        Ok(said)
+    }
+
+    fn command(&mut self, words: &[String], answers: &mut Vec<u8>) -> Option<Said> {
+        let name = words.first().map(|name| name.to_ascii_uppercase()).unwrap_or_default();
+        let rest = words.get(1..).unwrap_or_default();
+        if name == "AUTH" {
+            return self.authorise(rest, answers);
+        }
+        if !self.authorised {
+            answers.extend_from_slice(b"-NOAUTH Authentication required.\r\n");
+            return None;
+        }
+        let (answer, said): (&[u8], Option<Said>) = match (name.as_str(), rest) {
+            ("SELECT", [database]) => match database.parse() {
+                Ok(database) => {
+                    self.database = database;
+                    (b"+OK\r\n", Some(Said::Named))
+                }
+                Err(_) => (b"-ERR invalid DB index\r\n", None),
+            },
+            // The same is published right after.
+            ("SET", [_, _, ..]) => (b"+OK\r\n", None),
+            ("DEL", [_, ..]) => (b":1\r\n", None),
+            ("PUBLISH", [channel, payload]) => {
+                (b":1\r\n", Some(Said::Published { channel: channel.clone(), payload: payload.clone() }))
+            }
+            ("KEYS", [_]) => (b"*0\r\n", Some(Said::Started)),
+            ("PING", []) => (b"+PONG\r\n", None),
+            ("QUIT", _) => (b"+OK\r\n", None),
+            _ => (b"-ERR unknown command: this is Fanlight's listener for coturn's statistics\r\n", None),
+        };
+        answers.extend_from_slice(answer);
+        said
+    }
+
+    fn authorise(&mut self, words: &[String], answers: &mut Vec<u8>) -> Option<Said> {
+        let (user, password) = match words {
+            [password] => ("default", password),
+            [user, password] => (user.as_str(), password),
+            _ => {
+                answers.extend_from_slice(b"-ERR wrong number of arguments for 'auth' command\r\n");
+                return None;
+            }
+        };
+        // coturn says AUTH '' even when it was given no password.
+        if self.password.as_ref().is_some_and(|expected| !is_same(expected, password)) {
+            answers.extend_from_slice(b"-WRONGPASS invalid username-password pair or user is disabled.\r\n");
+            return None;
+        }
+        self.authorised = true;
+        user.clone_into(&mut self.user);
+        answers.extend_from_slice(b"+OK\r\n");
+        Some(Said::Named)
+    }
+}
+
+/// In a time that does not depend on where they differ.
+fn is_same(a: &str, b: &str) -> bool {
+    let differences = a.bytes().zip(b.bytes()).fold(0, |differences, (a, b)| differences | (a ^ b));
+    a.len() == b.len() && differences == 0
+}
+
+fn words(frame: OwnedFrame) -> Option<Vec<String>> {
+    let OwnedFrame::Array(frames) = frame else { return None };
+    let word = |frame| match frame {
+        OwnedFrame::BulkString(bytes) | OwnedFrame::SimpleString(bytes) => {
+            Some(String::from_utf8_lossy(&bytes).into_owned())
+        }
+        _ => None,
+    };
+    if frames.len() > WORDS_MAX {
+        return None;
+    }
+    frames.into_iter().map(word).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(words: &[&str]) -> Vec<u8> {
+        let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words {
+            bytes.extend(format!("${}\r\n{word}\r\n", word.len()).into_bytes());
+        }
+        bytes
+    }
+
+    fn talk(connection: &mut Connection, words: &[&str]) -> (String, Vec<Said>) {
+        let mut answers = Vec::new();
+        let said = connection.handle_bytes(&command(words), &mut answers).unwrap();
+        (String::from_utf8(answers).unwrap(), said)
+    }
+
+    #[test]
+    fn coturns_commands_are_answered_as_redis_would() {
+        let mut connection = Connection::new(None);
+        assert_eq!(talk(&mut connection, &["AUTH", ""]).0, "+OK\r\n");
+        assert_eq!(talk(&mut connection, &["select", "42"]).0, "+OK\r\n");
+        assert_eq!(connection.database, 42);
+        assert_eq!(
+            talk(&mut connection, &["keys", "turn/*/allocation/*/status"]),
+            ("*0\r\n".into(), vec![Said::Started])
+        );
+        assert_eq!(talk(&mut connection, &["set", "k", "new lifetime=600"]).0, "+OK\r\n");
+        let published = Said::Published { channel: "k".into(), payload: "new lifetime=600".into() };
+        assert_eq!(
+            talk(&mut connection, &["publish", "k", "new lifetime=600"]),
+            (":1\r\n".into(), vec![published])
+        );
+        assert_eq!(talk(&mut connection, &["del", "k", ""]).0, ":1\r\n");
+        assert!(talk(&mut connection, &["FLUSHALL"]).0.starts_with("-ERR"));
+    }
+
+    #[test]
+    fn without_the_password_nothing_is_taken() {
+        let mut connection = Connection::new(Some("secret".into()));
+        let (answer, said) = talk(&mut connection, &["publish", "k", "v"]);
+        assert!(answer.starts_with("-NOAUTH") && said.is_empty());
+        assert!(talk(&mut connection, &["AUTH", "secre"]).0.starts_with("-WRONGPASS"));
+        assert!(talk(&mut connection, &["AUTH", "node1", "secret"]).0.starts_with("+OK"));
+        assert_eq!(connection.user, "node1");
+        assert_eq!(talk(&mut connection, &["publish", "k", "v"]).1.len(), 1);
+    }
+
+    #[test]
+    fn a_command_may_come_in_any_pieces() {
+        let stream =
+            [command(&["AUTH", ""]), command(&["publish", "a", "1"]), command(&["publish", "b", "2"])]
+                .concat();
+        for size in 1..stream.len() {
+            let mut connection = Connection::new(None);
+            let mut answers = Vec::new();
+            let said: Vec<Said> = stream
+                .chunks(size)
+                .flat_map(|piece| connection.handle_bytes(piece, &mut answers).unwrap())
+                .collect();
+            assert_eq!(
+                (said.len(), answers.as_slice()),
+                (3, &b"+OK\r\n:1\r\n:1\r\n"[..]),
+                "pieces of {size}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_command_ends_the_connection() {
+        let broken = |bytes: &[u8]| Connection::new(None).handle_bytes(bytes, &mut Vec::new());
+        assert_eq!(broken(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"), Err(Broken::NotResp));
+        assert_eq!(broken(b"+OK\r\n"), Err(Broken::NotResp));
+        let endless =
+            [b"*2\r\n$7\r\npublish\r\n$900000\r\n".to_vec(), vec![b'x'; BUFFER_BYTES_MAX + 1]].concat();
+        assert_eq!(broken(&endless), Err(Broken::TooLong));
+        assert_eq!(broken(&command(&["x"; WORDS_MAX + 1])), Err(Broken::NotResp));
+    }
+}
