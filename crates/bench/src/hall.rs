@@ -231,8 +231,9 @@ impl Hall {
         rtp
     }
 
-    /// One loop turn of the server with these datagrams, timed: fed, time passes, drained.
-    pub(crate) fn turn(&mut self, arrived: &mut [Datagram]) {
+    /// One loop turn of the server with these datagrams, timed: fed, time passes, drained. Of each RTP packet that leaves
+    /// `sample` says whether it arrives, all else does. How many RTP packets there were comes back.
+    pub(crate) fn turn(&mut self, arrived: &mut [Datagram], mut sample: impl FnMut() -> bool) -> u64 {
         let now = self.now();
         let server = self.server;
         self.watch.start();
@@ -243,14 +244,24 @@ impl Hall {
         if self.deadline <= now.mono() {
             self.sfu.handle_timeout(now, &mut self.batch);
         }
-        let (signals, active) = (&mut self.signals, &mut self.active);
-        self.deadline = drain(&mut self.sfu, &mut self.batch, signals, active);
-        self.watch.stop();
+        let mut rtp = 0;
+        loop {
+            let (signals, active) = (&mut self.signals, &mut self.active);
+            let drained = drain(&mut self.sfu, &mut self.batch, signals, active);
+            self.watch.stop();
+            rtp += self.scan(&mut sample);
+            match drained {
+                Some(deadline) => {
+                    self.deadline = deadline;
+                    return rtp;
+                }
+                None => self.watch.start(),
+            }
+        }
     }
 
-    /// Empties the batch of a turn: `sample` says of each RTP packet whether it arrives, all else does. How many RTP
-    /// packets there were comes back.
-    pub(crate) fn scan(&mut self, mut sample: impl FnMut() -> bool) -> u64 {
+    /// Empties the batch.
+    fn scan(&mut self, mut sample: impl FnMut() -> bool) -> u64 {
         let mut rtp = 0;
         for run in self.batch.runs().iter().filter(|run| run.segments() > 0) {
             // Media leaves in runs of its own.
@@ -299,7 +310,13 @@ impl Hall {
 
     fn drain(&mut self) {
         self.watch.start();
-        self.deadline = drain(&mut self.sfu, &mut self.batch, &mut self.signals, &mut self.active);
+        let (signals, active) = (&mut self.signals, &mut self.active);
+        // Packets stay in the batch until the step ends.
+        self.deadline = loop {
+            if let Some(deadline) = drain(&mut self.sfu, &mut self.batch, signals, active) {
+                break deadline;
+            }
+        };
         self.watch.stop();
     }
 
@@ -316,18 +333,20 @@ impl Hall {
     }
 }
 
+/// Empties the core; `None` when it goes on after the batch is sent.
 fn drain(
     sfu: &mut Sfu,
     batch: &mut SendBatch,
     signals: &mut Vec<(PeerKey, Signal)>,
     active: &mut usize,
-) -> Mono {
+) -> Option<Mono> {
     loop {
         match sfu.poll_output(batch) {
             Output::Signal(peer, signal) => signals.push((peer, *signal)),
             Output::Active { .. } => *active += 1,
             Output::Event(_) | Output::Left { .. } | Output::RoomClosed { .. } => {}
-            Output::Timeout(deadline, _) => return deadline,
+            Output::Transmit => return None,
+            Output::Timeout(deadline, _) => return Some(deadline),
         }
     }
 }

@@ -216,9 +216,8 @@ impl Scene {
             }
             let count = arrived.len().min(received.len());
             packets += count;
-            self.hall.turn(received.get_mut(..count).unwrap_or_default());
             let to_open = &mut self.to_open;
-            self.forwarded += self.hall.scan(|| {
+            self.forwarded += self.hall.turn(received.get_mut(..count).unwrap_or_default(), || {
                 *to_open -= 1;
                 let open = *to_open == 0;
                 if open {

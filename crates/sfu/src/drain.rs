@@ -11,9 +11,11 @@ use fanlight_events::TransportSelected;
 use fanlight_transport::{IceState, TransportEvent};
 
 impl Room {
-    /// Handles everything that the turn's inputs have caused.
-    pub(crate) fn drain(&mut self, ctx: &mut Ctx<'_>, batch: &mut SendBatch) {
-        self.media.flush(ctx.now, &mut self.transports, batch);
+    /// Handles everything that the turn's inputs have caused. False when the batch is to be sent before it goes on.
+    pub(crate) fn drain(&mut self, ctx: &mut Ctx<'_>, batch: &mut SendBatch) -> bool {
+        if !self.media.flush_part(ctx.now, &mut self.transports, batch) {
+            return false;
+        }
         for _ in 0..DRAIN_ROUNDS_MAX {
             let mut quiet = true;
             for id in std::mem::take(&mut self.stirred) {
@@ -37,6 +39,7 @@ impl Room {
                 transport.close(ctx.now, batch);
             }
         }
+        true
     }
 
     fn drain_transport(&mut self, ctx: &mut Ctx<'_>, id: TransportId, batch: &mut SendBatch) {

@@ -29,6 +29,8 @@ pub enum Output {
         /// Which; boxed to keep this enum small.
         room: Box<RoomSid>,
     },
+    /// The batch is large enough: send and clear it, then go on polling. Its packets stay in it where that is not done.
+    Transmit,
     /// Nothing more now; call `handle_timeout` at this time. Always the last one.
     Timeout(Mono, Why),
 }

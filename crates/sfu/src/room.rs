@@ -139,7 +139,6 @@ impl Room {
 
     /// Everything that is due.
     pub(crate) fn handle_timeout(&mut self, ctx: &mut Ctx<'_>, batch: &mut SendBatch) {
-        self.media.flush(ctx.now, &mut self.transports, batch);
         if self.media.next_timeout().0 <= ctx.mono() {
             self.media.handle_timeout(ctx.now, &mut self.transports, batch);
         }

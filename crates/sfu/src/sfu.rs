@@ -163,7 +163,11 @@ impl Sfu {
                 return output;
             }
             match self.stirred.pop_front() {
-                Some(index) => self.drain(index, batch),
+                Some(index) => {
+                    if !self.drain(index, batch) {
+                        return Output::Transmit;
+                    }
+                }
                 None => {
                     self.handshakes.end_turn();
                     return self.timeout();
@@ -300,13 +304,19 @@ impl Sfu {
     }
 
     /// Drains a room that was taken off the queue; it counts as stirred until this is done.
-    fn drain(&mut self, index: RoomIndex, batch: &mut SendBatch) {
-        self.with_room(index, |room, ctx| room.drain(ctx, batch));
-        let Some(slot) = self.rooms.get_mut(index.0 as usize).and_then(Option::as_mut) else { return };
+    /// False when it goes on after the batch is sent.
+    fn drain(&mut self, index: RoomIndex, batch: &mut SendBatch) -> bool {
+        let mut complete = true;
+        self.with_room(index, |room, ctx| complete = room.drain(ctx, batch));
+        let Some(slot) = self.rooms.get_mut(index.0 as usize).and_then(Option::as_mut) else { return true };
+        if !complete {
+            self.stirred.push_front(index);
+            return false;
+        }
         slot.stirred = false;
         if slot.room.is_ended() {
             self.remove(index);
-            return;
+            return true;
         }
         let deadline = slot.room.next_timeout().0;
         if deadline != slot.deadline {
@@ -316,6 +326,7 @@ impl Sfu {
                 self.due.insert((deadline, index));
             }
         }
+        true
     }
 
     fn remove(&mut self, index: RoomIndex) -> Option<Slot> {

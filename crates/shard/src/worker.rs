@@ -253,12 +253,13 @@ impl Worker {
                     self.more.push(token);
                 }
             }
-            let started = Instant::now();
+            let (started, sockets_ns) = (Instant::now(), self.counters.socket_ns);
             if now.mono() >= deadline {
                 self.sfu.handle_timeout(now, &mut self.batch);
             }
             deadline = self.drain();
-            self.counters.core_ns += nanos(started);
+            let sent_ns = self.counters.socket_ns - sockets_ns;
+            self.counters.core_ns += nanos(started).saturating_sub(sent_ns);
             self.flush();
             self.housekeeping(now);
             if stop {
@@ -394,6 +395,7 @@ impl Worker {
                 Output::Left { peer, reason } => self.tell(Control::Left { peer, reason }),
                 Output::Active { peer } => self.tell(Control::Active { peer }),
                 Output::RoomClosed { room } => self.tell(Control::RoomClosed { room: *room }),
+                Output::Transmit => self.flush(),
                 Output::Timeout(deadline, _why) => return deadline,
             }
         }

@@ -311,12 +311,17 @@ impl World {
                 Output::Left { peer, .. } => self.control.handle_left(self.now(), peer),
                 Output::Active { peer } => self.control.handle_active(peer),
                 Output::RoomClosed { room } => self.control.handle_room_closed(self.now(), &room),
+                Output::Transmit => self.transmit(),
                 Output::Timeout(deadline, _) => {
                     self.sfu_deadline_ns = deadline.ns.max(self.mono_ns + 1);
                     break;
                 }
             }
         }
+        self.transmit();
+    }
+
+    fn transmit(&mut self) {
         for run in self.batch.runs() {
             for packet in run.packets() {
                 let (from, to) = (run.addresses.local, run.addresses.remote);

@@ -134,6 +134,8 @@ impl RoomMedia {
         key: TrackKey,
         batch: &mut SendBatch,
     ) {
+        // They came before the layers change.
+        self.flush_track(now, transports, key, batch);
         let Some(track) = self.tracks.get_mut(key.0) else { return };
         if !Timers::<Task>::take(&mut track.layers_alarm, when) {
             return;

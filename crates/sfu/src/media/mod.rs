@@ -2,7 +2,7 @@
 //!
 //! A room's media is driven like every core: [`RoomMedia::handle_rtp`], [`RoomMedia::handle_rtcp`] and
 //! [`RoomMedia::handle_timeout`] write packets into the batch (there is no pacer yet), packets in the middle of a video
-//! stream with [`RoomMedia::flush`] at the turn's end; what signalling has to hear is drained with
+//! stream with [`RoomMedia::flush_part`] at the turn's end; what signalling has to hear is drained with
 //! [`RoomMedia::poll_event`]. The transports stand in a table of their own, because signalling and
 //! data use them too.
 //!
@@ -229,7 +229,6 @@ impl RoomMedia {
 
     /// Everything that is due.
     pub(crate) fn handle_timeout(&mut self, now: Now, transports: &mut Transports, batch: &mut SendBatch) {
-        self.flush(now, transports, batch);
         while let Some((when, task)) = self.timers.pop_due(now.mono()) {
             self.run(now, transports, when, task, batch);
         }

@@ -60,6 +60,8 @@ pub(super) struct Track {
     pub(super) downs: Vec<Down>,
     /// Packets that are forwarded when the turn is drained.
     pub(super) burst: Vec<Waiting>,
+    /// Subscriptions that have had them already.
+    pub(super) served: usize,
     pub(super) muted: bool,
     /// Payloads are kept for retransmission.
     pub(super) keeps: bool,
@@ -124,6 +126,7 @@ impl Track {
             layers: Vec::new(),
             downs: Vec::new(),
             burst: Vec::new(),
+            served: 0,
             muted: false,
             keeps: false,
             rtt_us: 0,

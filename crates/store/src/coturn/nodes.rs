@@ -41,6 +41,10 @@ impl Nodes {
     pub(super) fn leave(&self, name: &SmolStr) -> bool {
         self.with(name, |node| {
             node.connections = node.connections.saturating_sub(1);
+            if node.connections == 0 {
+                // Whoever comes next under this name may have been started within moments.
+                node.started = None;
+            }
             node.connections == 0
         })
     }
@@ -80,5 +84,6 @@ mod tests {
         assert!(nodes.starts(&name, now + Duration::from_secs(3)));
         assert!(nodes.join(&name) && !nodes.join(&name));
         assert!(!nodes.leave(&name) && nodes.leave(&name));
+        assert!(nodes.starts(&name, now + Duration::from_millis(3_500)));
     }
 }

@@ -105,3 +105,28 @@ fn packets_of_one_turn_reach_subscribers_as_if_each_had_come_alone() {
     }
     assert!(forwarded > 3_000, "{forwarded}");
 }
+
+#[test]
+fn a_large_audience_is_served_in_parts_and_completely() {
+    let mut world = World::new(41);
+    let track = world.publish_video(0, &[]);
+    for n in 1..=40 {
+        world.subscribe(n, track, DOWN);
+    }
+    let key = Sent { layer: 0, sequence: 100, picture: 1, first: true, key: true, padding: false };
+    send(&mut world, &key);
+    world.together(|world| {
+        for sequence in 101..=110 {
+            send(world, &Sent { sequence, first: false, ..key });
+        }
+        world.carry_in(0);
+        assert!(!world.media.flush_part(world.now, &mut world.transports, &mut world.batch));
+        let packets: usize = world.batch.runs().iter().map(|run| run.segments()).sum();
+        assert!((200..300).contains(&packets), "{packets}");
+    });
+    for client in &world.clients[1..] {
+        let sequences: Vec<u64> =
+            client.rtp.iter().map(|got| got.sequence - client.rtp[0].sequence).collect();
+        assert_eq!(sequences, (0..=10).collect::<Vec<_>>());
+    }
+}

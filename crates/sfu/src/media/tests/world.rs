@@ -174,7 +174,7 @@ impl World {
             for n in 0..self.clients.len() {
                 self.carry_in(n);
             }
-            self.media.flush(self.now, &mut self.transports, &mut self.batch);
+            while !self.media.flush_part(self.now, &mut self.transports, &mut self.batch) {}
         }
         while let Some(event) = self.media.poll_event() {
             self.events.push(event);
@@ -209,7 +209,8 @@ impl World {
         self.batch.clear();
     }
 
-    fn carry_in(&mut self, n: usize) {
+    /// Has what client `n` has sent arrive.
+    pub(super) fn carry_in(&mut self, n: usize) {
         let (id, batch) = {
             let client = &mut self.clients[n];
             (client.id, std::mem::take(&mut client.batch))
