@@ -20,9 +20,9 @@ use std::collections::VecDeque;
 /// Packets of one track that wait; a subscription's part of the cost is spread well over so many.
 pub(super) const BURST_PACKETS_MAX: usize = 16;
 
-/// Packets that are forwarded before the batch is sent: 300 kB, which stay in a core's cache until the kernel has them, and
-/// give whole runs to 32 subscribers of a frame of 8 packets.
-const PART_PACKETS_MAX: usize = 256;
+/// Packets that are forwarded before the batch is sent: 1.2 MB, about what the cache of a core keeps until the kernel has
+/// them. Fewer would cut runs to one subscriber short where frames of several tracks come in one turn.
+const PART_PACKETS_MAX: usize = 1024;
 
 /// A packet in the middle of a stream, whose payload stands in the room's store.
 #[derive(Debug, Clone, Copy)]
