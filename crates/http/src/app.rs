@@ -11,9 +11,9 @@ use fanlight_livekit::http_rules::{self, Answer, HttpRequest};
 use fanlight_livekit::server::Server;
 use fanlight_livekit::token::Token;
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -27,8 +27,6 @@ use tokio::sync::Semaphore;
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
 /// And its body.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
-/// Dead HTTP/2 peers are noticed by this.
-const HTTP2_PING_EVERY: Duration = Duration::from_secs(30);
 /// Connections of one listener, WebSockets included; further ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 65_536;
 /// Pause after a connection could not be taken.
@@ -68,9 +66,7 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let address = listener.local_addr().unwrap_or_else(|_| ([0, 0, 0, 0], 0).into());
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HTTP2_PING_EVERY);
+    let builder = patient_for_a_while();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     tokio::pin!(stop);
     loop {
@@ -96,10 +92,17 @@ pub async fn serve(
                 async move { Ok::<_, Infallible>(handle(app, remote, request.map(Body::new)).await) }
             });
             // A client that breaks off, or says nothing in time, is not worth a word.
-            let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+            let _ = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
             drop(place);
         });
     }
+}
+
+/// What speaks HTTP on a connection, within time limits.
+fn patient_for_a_while() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
+    builder
 }
 
 /// Whether accepting can go on: the connection was broken off, or there are no descriptors just now.
@@ -198,4 +201,25 @@ fn with_cors(http: &HttpRequest<'_>, answer: Answer) -> Answer {
 /// Headers whose values are text; others do not matter to any rule.
 fn header_pairs(parts: &Parts) -> Vec<(&str, &str)> {
     parts.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_request_is_not_waited_for() {
+        for half in ["", "GET / HT", "GET / HTTP/1.1\r\nHost: example.org\r\n"] {
+            let (mut client, server) = duplex(1024);
+            client.write_all(half.as_bytes()).await.unwrap();
+            let service = service_fn(|_: Request<Incoming>| async {
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            });
+            let builder = patient_for_a_while();
+            let served = builder.serve_connection(TokioIo::new(server), service).with_upgrades();
+            let ended = tokio::time::timeout(HEADERS_WITHIN * 2, served).await;
+            assert!(ended.is_ok(), "still waiting after {half:?}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! What a real coturn said to a Redis server, said to our listener: the same commands on as many connections.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::settings;

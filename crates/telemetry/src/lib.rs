@@ -6,6 +6,7 @@
 //!
 //! [`Report`] is what `fanlight report` prints: a shell fills it from its database, the shape and the text are here.
 
+mod calendar;
 pub mod decode;
 mod limits;
 mod pipeline;

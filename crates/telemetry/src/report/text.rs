@@ -3,9 +3,10 @@
 use super::table::{Align, Table, printable};
 use super::trouble::{self, sent};
 use super::words::{
-    clock, date, day, duration, hundredths, hundredths_of_percent, meaning, milliseconds, size, time,
+    clock, day, duration, hundredths, hundredths_of_percent, meaning, milliseconds, size, time,
 };
 use super::{ParticipantReport, Report, RoomReport, TimelineReport, TrackReport};
+use crate::calendar::date;
 use crate::rows::kind_name;
 use crate::window::bitrate_bps;
 use fanlight_events::Direction;

@@ -55,19 +55,6 @@ pub(super) fn day(unix_ms: u64) -> u64 {
     unix_ms / 86_400_000
 }
 
-/// The Gregorian date of a day since 1970, by 400-year eras of 146,097 days whose years begin in March.
-pub(super) fn date(unix_ms: u64) -> String {
-    let days = day(unix_ms) + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day_of_month:02}")
-}
-
 /// What the word of the record means, for those that have a meaning beyond themselves.
 pub(super) fn meaning(reason: &str) -> Option<&'static str> {
     Some(match reason {
@@ -109,15 +96,6 @@ pub(super) fn is_wanted(reason: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        let day_ms = 86_400_000;
-        assert_eq!(date(0), "1970-01-01");
-        assert_eq!(date(11_016 * day_ms), "2000-02-29");
-        assert_eq!(date(20_778 * day_ms), "2026-11-21");
-        assert_eq!(date(20_819 * day_ms - 1), "2026-12-31");
-    }
 
     #[test]
     fn durations_name_their_units() {

@@ -1,7 +1,8 @@
 //! Allocations and sessions as tab-separated tables.
 
+pub use crate::calendar::{from_utc, utc};
+
 use super::record::{AllocationRecord, Quality, SessionRecord};
-use jiff::Timestamp;
 use std::fmt::Write;
 
 /// First line of [`allocation`].
@@ -47,20 +48,6 @@ pub fn session(record: &SessionRecord) -> String {
     )
 }
 
-/// A time as `2026-11-21T02:21:23.618Z`.
-pub fn utc(ms: u64) -> String {
-    let timestamp = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    timestamp.unwrap_or(Timestamp::MAX).strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
-}
-
-/// Milliseconds since the Unix epoch of such a time, or of a day's beginning (`2026-11-21`); `None` for another text and for
-/// times before 1970.
-pub fn from_utc(text: &str) -> Option<u64> {
-    let whole = if text.contains('T') { text.to_owned() } else { format!("{text}T00:00:00Z") };
-    let timestamp: Timestamp = whole.parse().ok()?;
-    timestamp.as_millisecond().try_into().ok()
-}
-
 fn seconds(ms: u64) -> String {
     format!("{}.{:03}", ms / 1_000, ms % 1_000)
 }
@@ -83,16 +70,6 @@ fn cell(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_written_as_they_are_read() {
-        for text in ["2026-11-21T02:21:23.618Z", "1970-01-01T00:00:00.000Z", "2028-02-29T23:59:59.999Z"] {
-            assert_eq!(utc(from_utc(text).unwrap()), text);
-        }
-        assert_eq!(utc(from_utc("2026-11-21").unwrap()), "2026-11-21T00:00:00.000Z");
-        assert_eq!(from_utc("yesterday"), None);
-        assert_eq!(from_utc("1969-12-31T23:59:59.000Z"), None);
-    }
 
     #[test]
     fn a_name_cannot_break_the_table() {
