@@ -79,8 +79,10 @@ async function agreesWithGetStats(t) {
   const { server, anna, ben } = await pair(t, {});
   await pause(CALL_MS);
   await atRest([anna, ben]);
+  // When Anna leaves, what Ben has received of her leaves his statistics.
+  const { inbound } = await ben.stats();
   const annaStats = await leave(anna);
-  const benStats = await leave(ben);
+  const benStats = { ...(await leave(ben)), inbound };
   const room = await until('the record says that both have left', 15_000, async () => {
     const { rooms } = await server.report('record');
     const left = rooms[0]?.participants.filter((entry) => entry.left_ms).length;
