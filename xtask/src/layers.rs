@@ -10,6 +10,8 @@ pub(crate) const PURE: &[&str] =
 const SHELL: &[&str] = &["shard", "http", "store", "cluster", "record"];
 /// Crates for development only; nothing depends on them.
 const DEVELOPMENT: &[&str] = &["sim", "bench", "xtask"];
+/// A crate that tests share: a development dependency of any other.
+const TESTING: &str = "corpus";
 
 /// Crate → the crates it may name. What those may name is allowed as well.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -28,6 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["telemetry"]),
     ("cluster", &["control"]),
     ("record", &["sfu"]),
+    ("corpus", &["base"]),
     ("sim", PURE),
     ("xtask", &[]),
 ];
@@ -114,6 +117,7 @@ fn dependencies(manifest: &str) -> Vec<(Section, String)> {
 
 fn judge(name: &str, section: Section, dependency: &str) -> Option<String> {
     match dependency.strip_prefix("fanlight").map(|rest| rest.trim_start_matches('-')) {
+        Some(TESTING) if section == Section::Development => None,
         Some(target) => judge_own(name, target),
         None if section == Section::Development || DEVELOPMENT.contains(&name) => None,
         None => {
@@ -124,7 +128,7 @@ fn judge(name: &str, section: Section, dependency: &str) -> Option<String> {
 }
 
 fn judge_own(name: &str, target: &str) -> Option<String> {
-    if target.is_empty() || DEVELOPMENT.contains(&target) {
+    if target.is_empty() || target == TESTING || DEVELOPMENT.contains(&target) {
         return Some(format!("nothing depends on `fanlight-{target}`"));
     }
     if SHELL.contains(&name) && SHELL.contains(&target) {
@@ -157,6 +161,8 @@ mod tests {
         assert!(judge("base", Section::Normal, "fanlight-events").is_some());
         assert!(judge("http", Section::Normal, "fanlight-shard").is_some());
         assert!(judge("control", Section::Development, "fanlight-sim").is_some());
+        assert_eq!(judge("rtp", Section::Development, "fanlight-corpus"), None);
+        assert!(judge("rtp", Section::Normal, "fanlight-corpus").is_some());
     }
 
     #[test]

@@ -432,24 +432,9 @@ pub(crate) fn join(number: usize, subscribes: bool) -> Join {
 }
 
 pub(crate) fn add_track(cid: String, medium: Medium) -> AddTrack {
-    let video = medium == Medium::Video;
-    AddTrack {
-        cid,
-        name: String::new(),
-        kind: if video { Kind::Video } else { Kind::Audio },
-        source: if video { Source::CAMERA } else { Source::MICROPHONE },
-        muted: false,
-        width: if video { 1280 } else { 0 },
-        height: if video { 720 } else { 0 },
-        disable_dtx: false,
-        stereo: false,
-        disable_red: true,
-        layers: Vec::new(),
-        simulcast_codecs: Vec::new(),
-        sid: Default::default(),
-        encryption: 0,
-        stream: String::new(),
-        backup_codec_policy: 0,
-        audio_features: Vec::new(),
-    }
+    let (kind, source, width, height) = match medium {
+        Medium::Video => (Kind::Video, Source::CAMERA, 1280, 720),
+        Medium::Audio => (Kind::Audio, Source::MICROPHONE, 0, 0),
+    };
+    AddTrack { width, height, disable_red: true, ..AddTrack::new(cid, kind, source) }
 }

@@ -4,7 +4,7 @@ use crate::cli;
 use crate::config::{Config, Overrides};
 use crate::shutdown::Signals;
 use crate::wire::{Media, Process};
-use fanlight_store::coturn::{RespListener, RespSettings};
+use fanlight_store::coturn::RespListener;
 use std::error::Error;
 use std::fmt::Write;
 use std::io;
@@ -27,16 +27,6 @@ struct ListenError {
     source: io::Error,
 }
 
-/// The listener for coturn cannot listen.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot listen for coturn on {address}: {source}; choose another fanlight.coturn.listen, or end what holds it"
-)]
-struct CoturnError {
-    address: SocketAddr,
-    source: io::Error,
-}
-
 /// Serves until a signal comes.
 pub(crate) fn run(overrides: Overrides) -> Result<(), Box<dyn Error>> {
     let (config, unsupported) = Config::load(overrides)?;
@@ -52,7 +42,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let signals = Signals::new()?;
     let listeners = listen_all(&config)?;
     let process = Process::start(&config)?;
-    let coturn = listen_to_coturn(&config, &process).await?;
+    let coturn = process.listen_to_coturn(&config.coturn).await?;
     cli::say(greeting(&config, &listeners, &process.media, coturn.as_ref())?);
     let (stop, stopped) = watch::channel(false);
     let mut serving = tokio::task::JoinSet::new();
@@ -77,13 +67,6 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     tokio::time::sleep(FLUSH_WITHIN).await;
     let _ = stop.send(true);
     if written { Ok(()) } else { Err("the record could not be written whole".into()) }
-}
-
-async fn listen_to_coturn(config: &Config, process: &Process) -> Result<Option<RespListener>, CoturnError> {
-    let Some(address) = config.coturn.listen else { return Ok(None) };
-    let settings = RespSettings { address, password: config.coturn.password.clone() };
-    let listener = RespListener::bind(settings, process.events()).await;
-    listener.map(Some).map_err(|source| CoturnError { address, source })
 }
 
 fn listen_all(config: &Config) -> Result<Vec<TcpListener>, ListenError> {

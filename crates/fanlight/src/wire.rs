@@ -14,6 +14,7 @@ use fanlight_livekit::server::{IceCredential, IceServer, Server};
 use fanlight_livekit::token::Keys;
 use fanlight_sfu::{Sfu, SfuConfig, TextLimits};
 use fanlight_shard::{Acceptor, Clock, Shard, ShardHandle, Sinks, bind_udp};
+use fanlight_store::coturn::{RespListener, RespSettings};
 use fanlight_store::{EventSender, Store};
 use fanlight_telemetry::turn_account::{self, Identity};
 use fanlight_transport::candidate::LocalCandidate;
@@ -51,6 +52,16 @@ pub(crate) struct Process {
 pub(crate) struct Media {
     pub(crate) udp: Vec<SocketAddr>,
     pub(crate) tcp: Vec<SocketAddr>,
+}
+
+/// The listener for coturn cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot listen for coturn on {address}: {source}; choose another fanlight.coturn.listen, or end what holds it"
+)]
+pub(crate) struct CoturnError {
+    address: SocketAddr,
+    source: std::io::Error,
 }
 
 impl Process {
@@ -117,9 +128,15 @@ impl Process {
         Ok(Self { app, media: plan.media(), inputs, drained, control, shards, acceptor, store })
     }
 
-    /// A way into the record, for inputs that are none of media's.
-    pub(crate) fn events(&self) -> EventSender {
-        self.store.sender()
+    /// Begins to listen for coturn, if that is configured; whoever gets the listener runs it.
+    pub(crate) async fn listen_to_coturn(
+        &self,
+        coturn: &Coturn,
+    ) -> Result<Option<RespListener>, CoturnError> {
+        let Some(address) = coturn.listen else { return Ok(None) };
+        let settings = RespSettings { address, password: coturn.password.clone() };
+        let listener = RespListener::bind(settings, self.store.sender()).await;
+        listener.map(Some).map_err(|source| CoturnError { address, source })
     }
 
     /// Ends all sessions with a leave, then the threads, then closes the record. Returns false when the record could not

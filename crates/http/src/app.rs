@@ -9,7 +9,6 @@ use fanlight_base::Now;
 use fanlight_livekit::admission::{self, Step};
 use fanlight_livekit::http_rules::{self, Answer, HttpRequest};
 use fanlight_livekit::server::Server;
-use fanlight_livekit::token::Token;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -159,17 +158,11 @@ async fn handle(app: App, remote: SocketAddr, request: Request<Body>) -> Respons
             Some(upgrade) => rtc::refuse_resume(&app, upgrade, *setup),
             None => respond(with_cors(&http, Answer::empty(404))),
         },
-        Step::Pass { path, token } => pass(&app, &http, &path, remote, token.as_deref()),
+        Step::Pass { path, .. } => pass(&app, &http, &path, remote),
     }
 }
 
-fn pass(
-    app: &App,
-    http: &HttpRequest<'_>,
-    path: &str,
-    remote: SocketAddr,
-    _token: Option<&Token>,
-) -> Response<Body> {
+fn pass(app: &App, http: &HttpRequest<'_>, path: &str, remote: SocketAddr) -> Response<Body> {
     let not_found = || respond(with_cors(http, http_rules::not_found()));
     if !app.meet {
         return not_found();

@@ -16,7 +16,6 @@ use livekit_protocol as proto;
 use prost::Message;
 use serde_json::{Value, json};
 use std::io::Write;
-use std::path::PathBuf;
 
 /// Status and body of a validate request with this token and query.
 fn validate(path: &str, token: &str, query: &str) -> (u16, String) {
@@ -194,38 +193,8 @@ fn the_fuzz_corpora_replay() {
         ("data_packet", fuzzing::fuzz_data_packet),
     ];
     for (name, target) in targets {
-        let folder: PathBuf =
-            [env!("CARGO_MANIFEST_DIR"), "..", "..", "fuzz", "corpus", name].iter().collect();
-        let mut files: Vec<PathBuf> =
-            std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
-        files.sort();
-        assert!(files.len() >= 5, "{name} has only {} inputs", files.len());
-        let mut random = Random::from_seed([2; 32]);
-        for file in files {
-            let bytes = std::fs::read(&file).unwrap();
-            target(&bytes);
-            for _ in 0..60 {
-                target(&mutated(&bytes, &mut random));
-            }
-        }
+        let inputs = fanlight_corpus::inputs(name).len();
+        assert!(inputs >= 5, "{name} has only {inputs} inputs");
+        fanlight_corpus::replay(name, 60, target);
     }
-}
-
-fn mutated(bytes: &[u8], random: &mut Random) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    for _ in 0..=random.below(4) {
-        let at = random.below(bytes.len() as u64 + 1) as usize;
-        match random.below(4) {
-            0 => bytes.truncate(at),
-            1 => bytes.insert(at, random.u32() as u8),
-            2 => bytes.extend_from_within(at..),
-            _ => {
-                if let Some(byte) = bytes.get_mut(at) {
-                    *byte = random.u32() as u8;
-                }
-            }
-        }
-        bytes.truncate(100_000);
-    }
-    bytes
 }

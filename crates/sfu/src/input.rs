@@ -173,6 +173,31 @@ pub struct AddTrack {
     pub audio_features: Vec<i32>,
 }
 
+impl AddTrack {
+    /// A track of which nothing else is said.
+    pub fn new(cid: String, kind: Kind, source: Source) -> Self {
+        Self {
+            cid,
+            name: String::new(),
+            kind,
+            source,
+            muted: false,
+            width: 0,
+            height: 0,
+            disable_dtx: false,
+            stereo: false,
+            disable_red: false,
+            layers: Vec::new(),
+            simulcast_codecs: Vec::new(),
+            sid: TrackSid::default(),
+            encryption: 0,
+            stream: String::new(),
+            backup_codec_policy: 0,
+            audio_features: Vec::new(),
+        }
+    }
+}
+
 /// One codec of an [`AddTrack`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddTrackCodec {

@@ -83,10 +83,6 @@ counters! {
     events_refused,
     /// Signals whose connection was gone or too slow.
     signals_refused,
-    /// Nanoseconds spent in the core.
-    core_ns,
-    /// Nanoseconds spent sending and receiving.
-    socket_ns,
     /// Datagrams of nobody here.
     datagrams_unknown,
     /// Rooms that ended by a bug.

@@ -17,7 +17,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SendError, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Commands that may wait for the shard; the sender waits when there are more. A join is three commands, and a shard
 /// takes a few hundred joins a second.
@@ -253,13 +253,10 @@ impl Worker {
                     self.more.push(token);
                 }
             }
-            let (started, sockets_ns) = (Instant::now(), self.counters.socket_ns);
             if now.mono() >= deadline {
                 self.sfu.handle_timeout(now, &mut self.batch);
             }
             deadline = self.drain();
-            let sent_ns = self.counters.socket_ns - sockets_ns;
-            self.counters.core_ns += nanos(started).saturating_sub(sent_ns);
             self.flush();
             self.housekeeping(now);
             if stop {
@@ -272,11 +269,7 @@ impl Worker {
     fn take_messages(&mut self, now: Now) -> bool {
         for _ in 0..COMMANDS_PER_TURN {
             match self.messages.try_recv() {
-                Ok(Message::Command(command)) => {
-                    let started = Instant::now();
-                    self.sfu.handle_command(now, command);
-                    self.counters.core_ns += nanos(started);
-                }
+                Ok(Message::Command(command)) => self.sfu.handle_command(now, command),
                 Ok(Message::Connection { stream, addresses, ufrag, first }) => {
                     if self.connections.len() >= CONNECTIONS_MAX || !self.sfu.has_ufrag(&ufrag) {
                         self.counters.tcp_refused += 1;
@@ -314,33 +307,23 @@ impl Worker {
             return token != WAKE.0 && self.receive_tcp(now, token);
         }
         let Some(socket) = self.sockets.get_mut(token) else { return false };
-        let started = Instant::now();
-        let mut core_ns = 0;
-        let mut drained = false;
         for _ in 0..RECEIVES_PER_TURN {
             let (sfu, batch, counters) = (&mut self.sfu, &mut self.batch, &mut self.counters);
             let received = socket.receive(|addresses, datagram| {
                 counters.udp_bytes_in += datagram.len() as u64;
-                let started = Instant::now();
                 sfu.handle_datagram(now, addresses, datagram, batch);
-                core_ns += nanos(started);
             });
             match received {
                 Ok(datagrams) => {
                     self.counters.udp_receives += 1;
                     self.counters.udp_packets_in += datagrams;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    drained = true;
-                    break;
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 // An ICMP error of an earlier send; the datagrams behind it are still there.
                 Err(_) => {}
             }
         }
-        self.counters.core_ns += core_ns;
-        self.counters.socket_ns += nanos(started).saturating_sub(core_ns);
-        !drained
+        true
     }
 
     /// As [`Worker::receive`], of a connection.
@@ -413,7 +396,6 @@ impl Worker {
         if self.batch.is_empty() {
             return;
         }
-        let started = Instant::now();
         let mut slow = Vec::new();
         for run in self.batch.runs().iter().filter(|run| run.segments() > 0) {
             match run.addresses.protocol {
@@ -454,7 +436,6 @@ impl Worker {
         for token in slow {
             self.disconnect(token);
         }
-        self.counters.socket_ns += nanos(started);
     }
 
     fn housekeeping(&mut self, now: Now) {
@@ -493,8 +474,4 @@ impl Worker {
             self.disconnect(token);
         }
     }
-}
-
-fn nanos(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }

@@ -352,23 +352,7 @@ fn parsed(sdp: &str) -> SessionDescription {
 }
 
 fn add_track(cid: String, kind: Kind, source: Source) -> Request {
-    Request::AddTrack(Box::new(AddTrack {
-        cid,
-        name: String::new(),
-        kind,
-        source,
-        muted: false,
-        width: if kind == Kind::Video { 640 } else { 0 },
-        height: if kind == Kind::Video { 360 } else { 0 },
-        disable_dtx: false,
-        stereo: false,
-        disable_red: true,
-        layers: Vec::new(),
-        simulcast_codecs: Vec::new(),
-        sid: Default::default(),
-        encryption: 0,
-        stream: String::new(),
-        backup_codec_policy: 0,
-        audio_features: Vec::new(),
-    }))
+    let (width, height) = if kind == Kind::Video { (640, 360) } else { (0, 0) };
+    let disable_red = true;
+    Request::AddTrack(Box::new(AddTrack { width, height, disable_red, ..AddTrack::new(cid, kind, source) }))
 }

@@ -8,6 +8,8 @@
 
 mod calendar;
 pub mod decode;
+#[doc(hidden)]
+pub mod fuzzing;
 mod limits;
 mod pipeline;
 mod refusals;

@@ -9,7 +9,7 @@ use crate::refusals::{
 use crate::rows::{Batch, CountersRow, TimelineRow};
 use crate::sessions::Sessions;
 use crate::turn::Turn;
-use crate::turn_account::{self, AllocationRecord, Health, SessionRecord};
+use crate::turn_account::{self, AllocationRecord, SessionRecord};
 use fanlight_base::{Bounded, Mono, Now, ParticipantSid, RoomSid, TrackSid};
 use fanlight_events::{Event, Fact, FactBody, QueueRefused, Sample};
 use std::time::Duration;
@@ -152,11 +152,6 @@ impl Pipeline {
     ) {
         self.now = now;
         self.turn.restore(now, (sessions, allocations));
-    }
-
-    /// How the TURN inputs fare.
-    pub fn turn_health(&self) -> &Health {
-        self.turn.health()
     }
 
     /// Something happened.
@@ -346,7 +341,7 @@ impl Pipeline {
         batch
     }
 
-    fn next_timeout(&mut self) -> (Mono, Why) {
+    fn next_timeout(&self) -> (Mono, Why) {
         let linger = (self.sessions.next_forget(), Why::Linger).min((self.turn.next_timeout(), Why::Turn));
         if self.writing {
             return linger.min((Mono::NEVER, Why::Write));

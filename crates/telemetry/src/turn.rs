@@ -1,9 +1,7 @@
 //! TURN within the pipeline: the accounting on a clock that does not jump, and its rows that wait for the disk.
 
 use crate::rows::Batch;
-use crate::turn_account::{
-    AllocationRecord, Health, Output, SessionRecord, Settings, TurnAccount, TurnInput,
-};
+use crate::turn_account::{AllocationRecord, Output, SessionRecord, Settings, TurnAccount, TurnInput};
 use fanlight_base::{Mono, Now};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -52,14 +50,10 @@ impl Turn {
     }
 
     /// When time matters next.
-    pub(crate) fn next_timeout(&mut self) -> Mono {
-        match self.account.poll_output() {
-            Output::Timeout(u64::MAX) => Mono::NEVER,
-            Output::Timeout(due_ms) => {
-                self.began.mono() + Duration::from_millis(due_ms.saturating_sub(self.began.unix_ms()))
-            }
-            // Outputs are collected after each input; one that is left is due now.
-            Output::Allocation(_) | Output::Session(_) => self.began.mono(),
+    pub(crate) fn next_timeout(&self) -> Mono {
+        match self.account.next_timeout_ms() {
+            u64::MAX => Mono::NEVER,
+            due_ms => self.began.mono() + Duration::from_millis(due_ms.saturating_sub(self.began.unix_ms())),
         }
     }
 
@@ -79,10 +73,6 @@ impl Turn {
         {
             batch.turn_allocations.push(row);
         }
-    }
-
-    pub(crate) fn health(&self) -> &Health {
-        self.account.health()
     }
 
     fn collect(&mut self) {

@@ -3,6 +3,9 @@
 //! [`TurnAccount`] follows the contract of every core: mutate it with `handle_*`, then drain [`TurnAccount::poll_output`]
 //! to [`Output::Timeout`]. coturn's messages (`decode::coturn`) and our own server's enter as the same [`TurnEvent`]s.
 //! Messages may be lost, late, doubled or about things never heard of; what follows from each is said in docs/turn.md.
+//!
+//! Its time is milliseconds since the Unix epoch and never goes back: recordings have no other clock, and whoever feeds it
+//! live counts on from one reading of the wall clock, so that a jump of that changes no bill.
 
 mod allocation;
 mod identity;
@@ -20,9 +23,7 @@ pub use identity::{Identity, Person, Who};
 pub use record::{AllocationRecord, Class, End, EndReason, Quality, SessionRecord};
 
 use allocation::{Allocation, State};
-use limits::{
-    ALLOCATIONS_MAX, LATE_END_MS, NODES_MAX, ORPHAN_MS, ORPHANS_MAX, RECONNECT_MS, REORDER_MS, TELL_MS,
-};
+use limits::{ALLOCATIONS_MAX, LATE_END_MS, NODES_MAX, ORPHAN_MS, ORPHANS_MAX, RECONNECT_MS, REORDER_MS};
 use nodes::{IdSays, Node};
 use session::Session;
 use smol_str::SmolStr;
@@ -141,14 +142,14 @@ impl TurnAccount {
         self.health.outages += u64::from(!allocations.is_empty());
         for record in allocations {
             let allocation = Allocation::restore(record);
-            let number = allocation.number;
-            self.nodes.entry(allocation.node.clone()).or_default().note_seen(at_ms, allocation.name.id);
+            let node = self.nodes.entry(allocation.node.clone()).or_default();
+            node.note_seen(at_ms, allocation.name.id);
+            // Who tells of peers is not on record; without its totals nothing is called exact.
+            node.with_peer = true;
             if let Some(session) = self.sessions.get_mut(&allocation.session) {
-                session.open(number, allocation.started_ms, allocation.start_known);
+                session.open(allocation.number, allocation.started_ms, allocation.start_known);
             }
-            self.names.entry((allocation.name.realm.clone(), allocation.name.id)).or_default().push(number);
-            self.timers.insert((allocation.deadline_ms(), Timer::Allocation(number)));
-            self.allocations.insert(number, allocation);
+            self.insert(allocation);
         }
         let idle = self.sessions.values().filter(|session| !session.has_open());
         let idle: Vec<u64> = idle.map(|session| session.number).collect();
@@ -196,16 +197,10 @@ impl TurnAccount {
                     Found::One(number) => number,
                     Found::Several => return self.health.ambiguous += 1,
                     Found::None => {
-                        let Some(number) =
-                            self.open(at_ms, node_key, name, (lifetime_s, path.clone()), false)
-                        else {
-                            return;
-                        };
+                        let status = (lifetime_s, path.clone());
+                        let Some(number) = self.open(at_ms, node_key, name, status, false) else { return };
                         self.adopt(at_ms, number, name, REORDER_MS);
-                        if lifetime_s == 0 {
-                            self.change(at_ms, number, |allocation| allocation.refresh(at_ms, 0, path));
-                        }
-                        return;
+                        number
                     }
                 };
                 self.change(at_ms, number, |allocation| allocation.refresh(at_ms, lifetime_s, path));
@@ -313,11 +308,14 @@ impl TurnAccount {
 
     /// What there is to tell; [`Output::Timeout`] ends it.
     pub fn poll_output(&mut self) -> Output {
-        self.outputs.pop_front().unwrap_or_else(|| {
-            let timer_ms = self.timers.first().map_or(u64::MAX, |(due_ms, _)| *due_ms);
-            let orphan_ms = self.orphans_due.front().map_or(u64::MAX, |(due_ms, _)| *due_ms);
-            Output::Timeout(timer_ms.min(orphan_ms))
-        })
+        self.outputs.pop_front().unwrap_or_else(|| Output::Timeout(self.next_timeout_ms()))
+    }
+
+    /// When [`Self::handle_timeout`] is wanted; `u64::MAX`: never.
+    pub fn next_timeout_ms(&self) -> u64 {
+        let timer_ms = self.timers.first().map_or(u64::MAX, |(due_ms, _)| *due_ms);
+        let orphan_ms = self.orphans_due.front().map_or(u64::MAX, |(due_ms, _)| *due_ms);
+        timer_ms.min(orphan_ms)
     }
 
     /// How the input fares.
@@ -397,15 +395,20 @@ impl TurnAccount {
         let mut allocation = Allocation::new(number, node, name.clone(), path, start, lifetime_s);
         allocation.session = session;
         allocation.outage = self.input_away;
-        self.timers.insert((allocation.deadline_ms(), Timer::Allocation(number)));
-        self.allocations.insert(number, allocation);
-        self.names.entry((name.realm.clone(), name.id)).or_default().push(number);
+        self.insert(allocation);
         if let Some(session) = self.sessions.get_mut(&session) {
             session.open(number, at_ms, start_known);
             self.outputs.push_back(Output::Session(Box::new(session.record())));
         }
-        self.tell_open(at_ms, number);
+        self.tell_open(number);
         Some(number)
+    }
+
+    fn insert(&mut self, allocation: Allocation) {
+        let (number, name) = (allocation.number, &allocation.name);
+        self.names.entry((name.realm.clone(), name.id)).or_default().push(number);
+        self.timers.insert((allocation.deadline_ms(), Timer::Allocation(number)));
+        self.allocations.insert(number, allocation);
     }
 
     fn deleted(&mut self, at_ms: u64, node: SmolStr, name: &AllocationName, found: &Found) {
@@ -444,19 +447,14 @@ impl TurnAccount {
                 }
             }
         }
-        let told_ms = allocation.told_ms;
-        self.note_leg(number, leg);
-        self.sign_of_life(at_ms, number);
-        if at_ms.saturating_sub(told_ms) >= TELL_MS {
-            self.tell_open(at_ms, number);
-        }
+        self.sign_of_life(at_ms, number, leg == Leg::Peer);
+        self.tell_open(number);
     }
 
     fn total(&mut self, at_ms: u64, number: u64, leg: Leg, totals: LegCounters) {
         let Some(allocation) = self.allocations.get_mut(&number) else { return };
         allocation.total(leg, totals);
-        self.note_leg(number, leg);
-        self.sign_of_life(at_ms, number);
+        self.sign_of_life(at_ms, number, leg == Leg::Peer);
         self.finish_if_complete(at_ms, number);
     }
 
@@ -466,98 +464,75 @@ impl TurnAccount {
         }
     }
 
-    fn note_leg(&mut self, number: u64, leg: Leg) {
-        if leg == Leg::Peer
-            && let Some(allocation) = self.allocations.get(&number)
-            && let Some(node) = self.nodes.get_mut(&allocation.node)
-        {
-            node.with_peer = true;
-        }
-    }
-
-    /// Changes an allocation and what hangs on its deadline.
+    /// Changes an allocation on the word of its server.
     fn change(&mut self, at_ms: u64, number: u64, change: impl FnOnce(&mut Allocation)) {
+        self.set(number, change);
+        self.sign_of_life(at_ms, number, false);
+        self.tell_open(number);
+    }
+
+    /// Changes an allocation, and its timer with it.
+    fn set(&mut self, number: u64, change: impl FnOnce(&mut Allocation)) {
         let Some(allocation) = self.allocations.get_mut(&number) else { return };
-        let before_ms = allocation.deadline_ms();
+        self.timers.remove(&(allocation.deadline_ms(), Timer::Allocation(number)));
         change(allocation);
-        let deadline_ms = allocation.deadline_ms();
-        if deadline_ms != before_ms {
-            self.timers.remove(&(before_ms, Timer::Allocation(number)));
-        }
-        self.timers.insert((deadline_ms, Timer::Allocation(number)));
-        self.sign_of_life(at_ms, number);
-        self.tell_open(at_ms, number);
+        self.timers.insert((allocation.deadline_ms(), Timer::Allocation(number)));
     }
 
-    /// Tells how an open allocation stands.
-    fn tell_open(&mut self, at_ms: u64, number: u64) {
-        let Some(allocation) = self.allocations.get_mut(&number) else { return };
-        if !matches!(allocation.state, State::Active | State::Closing) {
-            return;
-        }
-        allocation.told_ms = at_ms;
-        let record = allocation.record(self.settings.identity.read(&allocation.name.user), false, true);
-        self.outputs.push_back(Output::Allocation(Box::new(record)));
-    }
-
-    fn sign_of_life(&mut self, at_ms: u64, number: u64) {
+    /// Its server has spoken of an allocation that was open already, of its peer leg or of something else.
+    fn sign_of_life(&mut self, at_ms: u64, number: u64, of_peer: bool) {
         let node = self.allocations.get(&number).and_then(|allocation| self.nodes.get_mut(&allocation.node));
         if let Some(node) = node {
             node.last_sign_ms = node.last_sign_ms.max(at_ms);
+            node.with_peer |= of_peer;
         }
     }
 
     /// Everything of an allocation is known.
     fn finish(&mut self, at_ms: u64, number: u64) {
-        let Some(allocation) = self.allocations.get_mut(&number) else { return };
-        self.timers.remove(&(allocation.deadline_ms(), Timer::Allocation(number)));
-        (allocation.state, allocation.expires_ms) = (State::Finished, at_ms + REORDER_MS);
-        self.timers.insert((allocation.deadline_ms(), Timer::Allocation(number)));
-        let allocation = allocation.clone();
-        self.tell(at_ms, &allocation, true);
+        self.set(number, |allocation| {
+            (allocation.state, allocation.expires_ms) = (State::Finished, at_ms + REORDER_MS);
+        });
+        self.tell_end(at_ms, number, true);
     }
 
     /// The end of an allocation is not heard; it may still come.
     fn end_unheard(&mut self, at_ms: u64, number: u64, end: End, reason: EndReason) {
-        self.change_quietly(number, |allocation| allocation.end_unheard(end, reason));
-        self.keep_lost(at_ms, number);
+        self.set(number, |allocation| {
+            allocation.end_unheard(end, reason);
+            allocation.expires_ms = at_ms + LATE_END_MS;
+        });
+        self.tell_end(at_ms, number, false);
     }
 
-    fn change_quietly(&mut self, number: u64, change: impl FnOnce(&mut Allocation)) {
-        if let Some(allocation) = self.allocations.get_mut(&number) {
-            self.timers.remove(&(allocation.deadline_ms(), Timer::Allocation(number)));
-            change(allocation);
+    /// Tells how an open allocation stands.
+    fn tell_open(&mut self, number: u64) {
+        let Some(allocation) = self.allocations.get(&number) else { return };
+        if matches!(allocation.state, State::Active | State::Closing) {
+            let who = self.settings.identity.read(&allocation.name.user);
+            self.outputs.push_back(Output::Allocation(Box::new(allocation.record(who, false, true))));
         }
     }
 
-    fn keep_lost(&mut self, at_ms: u64, number: u64) {
-        let Some(allocation) = self.allocations.get_mut(&number) else { return };
-        allocation.expires_ms = at_ms + LATE_END_MS;
-        self.timers.insert((allocation.deadline_ms(), Timer::Allocation(number)));
-        let allocation = allocation.clone();
-        self.tell(at_ms, &allocation, false);
-    }
-
-    fn tell(&mut self, at_ms: u64, allocation: &Allocation, certain: bool) {
-        let session = self.sessions.get_mut(&allocation.session);
-        let younger =
-            session.as_ref().is_some_and(|session| session.has_younger_than(allocation.last_status_ms));
+    /// Tells how an allocation ended, and how its session stands by that.
+    fn tell_end(&mut self, at_ms: u64, number: u64, certain: bool) {
+        let Some(allocation) = self.allocations.get(&number) else { return };
+        let Some(session) = self.sessions.get_mut(&allocation.session) else { return };
+        let who = self.settings.identity.read(&allocation.name.user);
+        let younger = session.has_younger_than(allocation.last_status_ms);
         let with_peer = self.nodes.get(&allocation.node).is_none_or(|node| node.with_peer);
-        let record =
-            allocation.record(self.settings.identity.read(&allocation.name.user), younger, with_peer);
-        if let Some(session) = session {
-            session.end(&record, certain);
-            if session.closed {
-                self.outputs.push_back(Output::Allocation(Box::new(record)));
-                self.outputs.push_back(Output::Session(Box::new(session.record())));
-                return self.drop_session(allocation.session);
-            }
-        }
+        let record = allocation.record(who, younger, with_peer);
+        session.end(&record, certain);
         self.outputs.push_back(Output::Allocation(Box::new(record)));
-        if let Some(session) = self.sessions.get(&allocation.session).filter(|session| session.has_open()) {
+        if session.closed || session.has_open() {
             self.outputs.push_back(Output::Session(Box::new(session.record())));
         }
-        self.close_if_empty(at_ms, allocation.session);
+        let (session, closed) = (session.number, session.closed);
+        if closed {
+            self.drop_session(session);
+        } else {
+            self.close_if_empty(at_ms, session);
+        }
     }
 
     fn close_if_empty(&mut self, at_ms: u64, number: u64) {
@@ -593,7 +568,7 @@ impl TurnAccount {
     }
 
     fn allocation_due(&mut self, at_ms: u64, number: u64) {
-        let Some(allocation) = self.allocations.get_mut(&number) else { return };
+        let Some(allocation) = self.allocations.get(&number) else { return };
         let deadline_ms = allocation.deadline_ms();
         if deadline_ms > at_ms {
             self.timers.insert((deadline_ms, Timer::Allocation(number)));
@@ -605,8 +580,8 @@ impl TurnAccount {
                 self.timers.insert((at_ms + RECONNECT_MS, Timer::Allocation(number)));
             }
             State::Active | State::Closing => {
-                allocation.overdue();
-                self.keep_lost(at_ms, number);
+                let end = allocation.overdue_end();
+                self.end_unheard(at_ms, number, end, EndReason::Lost);
             }
             State::Deleted => self.finish(at_ms, number),
             State::Lost | State::Finished => self.forget(number),
@@ -703,7 +678,7 @@ impl TurnAccount {
 
     fn orphan(&mut self, at_ms: u64, name: &AllocationName, event: TurnEvent) {
         self.health.orphan_events += 1;
-        if !self.orphans.contains_key(name) && self.orphans.len() >= ORPHANS_MAX {
+        if !self.orphans.contains_key(name) && self.orphans_due.len() >= ORPHANS_MAX {
             self.health.refused += 1;
             return;
         }
@@ -738,7 +713,11 @@ impl TurnAccount {
         while let Some((due_ms, name)) = self.orphans_due.front()
             && *due_ms <= at_ms
         {
-            self.health.orphans += u64::from(self.orphans.remove(name).is_some());
+            // One that was adopted may be another by now, with a time of its own.
+            if self.orphans.get(name).is_some_and(|orphan| orphan.since_ms + ORPHAN_MS <= at_ms) {
+                self.orphans.remove(name);
+                self.health.orphans += 1;
+            }
             self.orphans_due.pop_front();
         }
     }

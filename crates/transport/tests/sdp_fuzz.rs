@@ -3,30 +3,22 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use fanlight_base::Random;
+use fanlight_corpus::inputs;
 use fanlight_transport::fuzzing::fuzz_sdp;
-use std::fs;
-use std::path::Path;
 
 /// Mutations of each corpus file.
 const MUTATIONS: u64 = 150;
 
-fn corpus() -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/sdp");
-    let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    assert!(paths.len() >= 6);
-    paths.into_iter().map(|path| fs::read(path).unwrap()).collect()
-}
-
 #[test]
 fn the_corpus_is_taken_without_panic() {
-    corpus().iter().for_each(|file| fuzz_sdp(file));
+    assert!(inputs("sdp").len() >= 6);
+    inputs("sdp").iter().for_each(|file| fuzz_sdp(file));
 }
 
 #[test]
 fn changed_bytes_are_taken_without_panic() {
     let mut random = Random::from_seed([3; 32]);
-    for file in corpus() {
+    for file in inputs("sdp") {
         for _ in 0..MUTATIONS {
             let mut bytes = file.clone();
             for _ in 0..=random.below(8) {
@@ -42,7 +34,7 @@ fn changed_bytes_are_taken_without_panic() {
 #[test]
 fn shuffled_doubled_and_missing_lines_are_taken_without_panic() {
     let mut random = Random::from_seed([4; 32]);
-    for file in corpus() {
+    for file in inputs("sdp") {
         let text = String::from_utf8(file).unwrap();
         for _ in 0..MUTATIONS {
             let mut lines: Vec<&str> = text.lines().collect();

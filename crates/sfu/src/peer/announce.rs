@@ -188,25 +188,7 @@ mod tests {
     }
 
     fn request(kind: Kind, source: Source) -> AddTrack {
-        AddTrack {
-            cid: "c".into(),
-            name: String::new(),
-            kind,
-            source,
-            muted: false,
-            width: 0,
-            height: 0,
-            disable_dtx: false,
-            stereo: false,
-            disable_red: false,
-            layers: Vec::new(),
-            simulcast_codecs: Vec::new(),
-            sid: TrackSid::default(),
-            encryption: 0,
-            stream: String::new(),
-            backup_codec_policy: 0,
-            audio_features: Vec::new(),
-        }
+        AddTrack::new("c".into(), kind, source)
     }
 
     fn layer(quality: i32) -> VideoLayer {

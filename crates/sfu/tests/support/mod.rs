@@ -336,23 +336,5 @@ pub fn join(peer: u64, room: &str, layout: Layout) -> Join {
 }
 
 pub fn add_track(cid: &str, kind: Kind, source: Source) -> AddTrack {
-    AddTrack {
-        cid: cid.to_owned(),
-        name: format!("name of {cid}"),
-        kind,
-        source,
-        muted: false,
-        width: 0,
-        height: 0,
-        disable_dtx: false,
-        stereo: false,
-        disable_red: false,
-        layers: Vec::new(),
-        simulcast_codecs: Vec::new(),
-        sid: TrackSid::default(),
-        encryption: 0,
-        stream: String::new(),
-        backup_codec_policy: 0,
-        audio_features: Vec::new(),
-    }
+    AddTrack { name: format!("name of {cid}"), ..AddTrack::new(cid.to_owned(), kind, source) }
 }

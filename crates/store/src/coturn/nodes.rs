@@ -3,13 +3,13 @@
 use smol_str::{SmolStr, format_smolstr};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Every relay and authentication thread of a starting coturn looks for leftovers by itself; together they are one start.
 const START: Duration = Duration::from_secs(2);
 
-/// Servers by name, with the number of their connections.
+/// Servers by name, with the number of their connections; without one they are forgotten.
 #[derive(Debug, Default)]
 pub(super) struct Nodes(Mutex<BTreeMap<SmolStr, Node>>);
 
@@ -37,16 +37,17 @@ impl Nodes {
         })
     }
 
-    /// A connection of it closed; `true` for the last one.
+    /// A connection of it closed; `true` for the last one. Whoever comes next under this name is another, who may have been
+    /// started within moments.
     pub(super) fn leave(&self, name: &SmolStr) -> bool {
-        self.with(name, |node| {
-            node.connections = node.connections.saturating_sub(1);
-            if node.connections == 0 {
-                // Whoever comes next under this name may have been started within moments.
-                node.started = None;
-            }
-            node.connections == 0
-        })
+        let mut nodes = self.lock();
+        let Some(node) = nodes.get_mut(name) else { return false };
+        node.connections = node.connections.saturating_sub(1);
+        let last = node.connections == 0;
+        if last {
+            nodes.remove(name);
+        }
+        last
     }
 
     /// It looks for leftovers; `true` when that is a new start.
@@ -59,8 +60,11 @@ impl Nodes {
     }
 
     fn with<T>(&self, name: &SmolStr, change: impl FnOnce(&mut Node) -> T) -> T {
-        let mut nodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        change(nodes.entry(name.clone()).or_default())
+        change(self.lock().entry(name.clone()).or_default())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SmolStr, Node>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -84,6 +88,7 @@ mod tests {
         assert!(nodes.starts(&name, now + Duration::from_secs(3)));
         assert!(nodes.join(&name) && !nodes.join(&name));
         assert!(!nodes.leave(&name) && nodes.leave(&name));
+        assert!(nodes.lock().is_empty());
         assert!(nodes.starts(&name, now + Duration::from_millis(3_500)));
     }
 }

@@ -51,8 +51,6 @@ pub(super) struct Allocation {
     activity: Activity,
     /// Messages of it may be missing: the input was away while it was open.
     pub(super) outage: bool,
-    /// When it was told last as it stands.
-    pub(super) told_ms: u64,
 }
 
 /// When payload flowed.
@@ -99,7 +97,6 @@ impl Allocation {
             latest: [(0, LegCounters::default()); 2],
             activity: Activity { latest_ms: at_ms, before_ms: at_ms, ..Activity::default() },
             outage: false,
-            told_ms: 0,
         }
     }
 
@@ -229,10 +226,10 @@ impl Allocation {
         self.state = State::Lost;
     }
 
-    /// Its time is over and nobody said so.
-    pub(super) fn overdue(&mut self) {
-        let lived = if self.outage { self.last_status_ms } else { self.expires_ms };
-        self.end_unheard(End { low_ms: lived, high_ms: self.expires_ms }, EndReason::Lost);
+    /// When it ended if its time is over and nobody said so.
+    pub(super) fn overdue_end(&self) -> End {
+        let low_ms = if self.outage { self.last_status_ms } else { self.expires_ms };
+        End { low_ms, high_ms: self.expires_ms }
     }
 
     /// When it has to be looked at although nobody speaks of it.

@@ -48,5 +48,3 @@ pub(super) const CHECKS_BPS: u64 = 500;
 pub(super) const PEER_TOTAL_BITS: u32 = 32;
 /// coturn's ids: relay thread × this + counter.
 pub(super) const THREAD_FACTOR: u64 = 1_000_000_000_000_000;
-/// An open allocation is told as it stands at most this often for its traffic alone.
-pub(super) const TELL_MS: u64 = 5_000;

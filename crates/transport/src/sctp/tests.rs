@@ -123,6 +123,10 @@ impl Attack {
     }
 }
 
+fn open(ordered: bool) -> Open {
+    Open { ordered, reliability: Reliability::Reliable, label: "l".into(), protocol: String::new() }
+}
+
 #[test]
 fn an_init_that_comes_again_gets_the_same_answer() {
     let mut attack = Attack::new();
@@ -140,12 +144,7 @@ fn an_init_that_comes_again_gets_the_same_answer() {
 #[test]
 fn a_peer_that_begins_anew_replaces_its_association() {
     let mut attack = Attack::established();
-    let open = Open {
-        ordered: true,
-        reliability: Reliability::Reliable,
-        label: "l".into(),
-        protocol: String::new(),
-    };
+    let open = open(true);
     attack.send(0, 3, 50, &open.to_bytes());
     let id = ChannelId(0);
     assert_eq!(attack.events, [ChannelEvent::Opened { id, open }]);
@@ -192,12 +191,7 @@ fn a_malformed_open_resets_its_stream_only() {
 #[test]
 fn a_message_longer_than_announced_is_dropped() {
     let mut attack = Attack::established();
-    let open = Open {
-        ordered: true,
-        reliability: Reliability::Reliable,
-        label: "l".into(),
-        protocol: String::new(),
-    };
+    let open = open(true);
     attack.send(0, 3, 50, &open.to_bytes());
     for n in 0..70 {
         attack.send(0, 4 | if n == 0 { 2 } else { u8::from(n == 69) }, 53, &[0; 1_000]);
@@ -209,12 +203,7 @@ fn a_message_longer_than_announced_is_dropped() {
 #[test]
 fn empty_messages_come_out_empty() {
     let mut attack = Attack::established();
-    let open = Open {
-        ordered: false,
-        reliability: Reliability::Reliable,
-        label: "l".into(),
-        protocol: String::new(),
-    };
+    let open = open(false);
     attack.send(0, 3, 50, &open.to_bytes());
     attack.send(0, 7, 56, &[0]);
     attack.send(0, 7, 57, &[0]);

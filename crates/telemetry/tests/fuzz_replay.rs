@@ -1,0 +1,17 @@
+//! Replays the committed fuzz corpora, as they are and with seeded mutations.
+
+use fanlight_corpus::replay;
+use fanlight_telemetry::fuzzing;
+
+/// Mutations of each input.
+const MUTATIONS: usize = 200;
+
+#[test]
+fn recordings_of_coturn_survive_their_corpus() {
+    replay("coturn", MUTATIONS, fuzzing::fuzz_coturn);
+}
+
+#[test]
+fn the_listener_for_coturn_survives_its_corpus() {
+    replay("resp", MUTATIONS, fuzzing::fuzz_resp);
+}
