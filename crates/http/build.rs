@@ -10,8 +10,17 @@ use std::{env, fs};
 const NODE_MIN: (u32, u32) = (20, 19);
 const WITHOUT: &str = "or build without the web page: --no-default-features";
 /// What the page is made from, below `web/`.
-const SOURCES: &[&str] =
-    &["src", "public", "index.html", "package.json", "package-lock.json", "vite.config.ts", "tsconfig.json"];
+const SOURCES: &[&str] = &[
+    "src",
+    "public",
+    "index.html",
+    "console.html",
+    "clients.html",
+    "package.json",
+    "package-lock.json",
+    "vite.config.ts",
+    "tsconfig.json",
+];
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=build.rs");

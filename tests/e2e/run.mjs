@@ -17,8 +17,8 @@ class Context {
     fs.mkdirSync(this.folder, { recursive: true });
   }
 
-  async server() {
-    const server = await Server.start(this.folder);
+  async server(extra) {
+    const server = await Server.start(this.folder, extra);
     this.cleanups.push(() => server.stop());
     return server;
   }
@@ -67,7 +67,7 @@ async function runOne(name, test) {
   const context = new Context(name);
   let failure;
   try {
-    await limited(TEST_LIMIT_MS, test(context));
+    await limited(test.limitMs ?? TEST_LIMIT_MS, test(context));
   } catch (error) {
     failure = error;
     await limited(15_000, context.keepEvidence()).catch(() => {});

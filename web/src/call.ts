@@ -4,6 +4,7 @@ import { announce, byId } from './dom';
 import { Grid } from './grid';
 import { icon, type IconName } from './icons';
 import type { LocalTracks } from './lobby';
+import { start, type Stats } from './stats/stats';
 import { roomLink, roomOptions, type Settings } from './settings';
 import { Tile, displayName } from './tile';
 import type { Access } from './token';
@@ -28,9 +29,10 @@ export class Call {
   private readonly sounds = new Map<RemoteTrack, HTMLMediaElement>();
   private readonly listeners = new AbortController();
   private entered = false;
+  private stats: Stats | undefined;
 
   constructor(
-    settings: Settings,
+    private readonly settings: Settings,
     private readonly onLeft: (message: string) => void,
   ) {
     this.room = new Room(roomOptions(settings));
@@ -38,12 +40,21 @@ export class Call {
   }
 
   async connect(access: Access): Promise<void> {
+    this.report(access.token);
     try {
       await this.room.connect(access.url, access.token);
     } catch (error) {
       this.close();
       throw error;
     }
+  }
+
+  /** Tells this server what the browser sees of the call. */
+  private report(token: string): void {
+    const interval = this.settings.statsInterval;
+    if (interval === 0) return;
+    const participant = () => this.room.localParticipant.sid || undefined;
+    this.stats = start({ url: location.href, token, participant, interval });
   }
 
   /** Shows the room and publishes what the lobby prepared. */
@@ -213,6 +224,7 @@ export class Call {
 
   private close(): void {
     this.entered = false;
+    void this.stats?.stop();
     this.listeners.abort();
     for (const tile of this.tiles.values()) tile.close();
     for (const element of this.sounds.values()) element.remove();

@@ -13,6 +13,8 @@ export interface Settings {
   codec: VideoCodec | undefined;
   /** Let the size of a tile choose the layer that is received. */
   adaptive: boolean;
+  /** Milliseconds between two reports of the browser's statistics to the server; 0 is none. */
+  statsInterval: number;
 }
 
 const NAME_KEY = 'fanlight.name';
@@ -29,7 +31,13 @@ export function readSettings(): Settings {
     v0: text('v0') === '1',
     codec: videoCodecs.find((known) => known === codec),
     adaptive: text('adaptive') !== '0',
+    statsInterval: statsInterval(text('stats')),
   };
+}
+
+function statsInterval(text: string): number {
+  const asked = Number(text || 10_000);
+  return asked > 0 ? Math.max(asked, 1_000) : 0;
 }
 
 /** The address of a room, to be passed on: nobody's name and nobody's token in it. */

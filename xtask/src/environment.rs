@@ -7,17 +7,28 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// Debian packages: the two browsers, a font for them to draw with, and Python's own virtual environments.
-const DEBIAN: &[&str] = &["chromium", "firefox-esr", "fonts-dejavu-core", "python3", "python3-venv"];
+/// Debian packages: the two browsers with a font to draw with and tools to make them trust a certificate,
+/// and Python's own virtual environments.
+const DEBIAN: &[&str] =
+    &["chromium", "firefox-esr", "fonts-dejavu-core", "libnss3-tools", "openssl", "python3", "python3-venv"];
+/// Debian packages that Rust's own tests start: coturn with its clients, a Redis server for it to report to, and PostgreSQL
+/// for the collector's reports.
+const SERVERS: &[&str] = &["coturn", "redis-server", "postgresql"];
 /// LiveKit's Python SDK; numpy makes and reads its frames.
 const PYTHON: &[&str] = &["livekit==1.2.0", "livekit-api==1.2.2", "numpy==2.4.6"];
 const CARGO_DENY: &str = "0.20.2";
 /// A registry that answers at all has answered by then.
 const INSTALL_LIMIT: Duration = Duration::from_secs(15 * 60);
 
+/// Installs what Rust's own tests need.
+pub(crate) fn prepare_tests() -> Result<(), Failure> {
+    debian(SERVERS)
+}
+
 /// Installs what the end-to-end tests need.
 pub(crate) fn prepare_end_to_end(root: &Path) -> Result<(), Failure> {
-    debian()?;
+    debian(SERVERS)?;
+    debian(DEBIAN)?;
     node(root)?;
     python(root)
 }
@@ -34,8 +45,8 @@ pub(crate) fn cargo_deny(root: &Path) -> Result<PathBuf, Failure> {
     Ok(program)
 }
 
-fn debian() -> Result<(), Failure> {
-    let missing: Vec<&str> = DEBIAN.iter().copied().filter(|package| !installed(package)).collect();
+fn debian(packages: &[&'static str]) -> Result<(), Failure> {
+    let missing: Vec<&str> = packages.iter().copied().filter(|package| !installed(package)).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -10,6 +10,9 @@ const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
 /// All browser and SDK tests together.
 const END_TO_END_LIMIT: Duration = Duration::from_secs(25 * 60);
 
+/// The benchmarks of `crates/bench`.
+const BENCHES: &[&str] = &["plane", "sockets", "joins", "memory", "accounting", "turn", "collector"];
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Counts {
     passed: u64,
@@ -31,6 +34,7 @@ impl Counts {
 pub(crate) fn test(root: &Path, browsers: bool) -> Result<(), Failure> {
     let started = Instant::now();
     let mut total = Counts::default();
+    total.add(step("coturn, Redis and PostgreSQL are installed", environment::prepare_tests));
     if browsers {
         total.add(step("what the tests need is installed", || environment::prepare_end_to_end(root)));
     }
@@ -72,10 +76,13 @@ pub(crate) fn deny(root: &Path) -> Result<(), Failure> {
 
 /// Runs one benchmark of `crates/bench`; its lines are `name<TAB>value<TAB>unit`.
 pub(crate) fn bench(root: &Path, name: &str, rest: &[&str]) -> Result<(), Failure> {
-    if !["plane", "sockets", "joins", "memory"].contains(&name) {
-        return Err(format!("unknown benchmark `{name}`: plane, sockets, joins or memory"));
+    if !BENCHES.contains(&name) {
+        return Err(format!("unknown benchmark `{name}`: {}", BENCHES.join(", ")));
     }
-    if ["joins", "memory"].contains(&name) {
+    if ["turn", "collector"].contains(&name) {
+        environment::prepare_tests()?;
+    }
+    if ["joins", "memory", "turn"].contains(&name) {
         // These measure the real server.
         let built = process::run(
             cargo(root, &["build", "--quiet", "--release", "--package", "fanlight"]),

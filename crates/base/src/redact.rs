@@ -1,5 +1,6 @@
 //! Values that must not reach a log.
 
+use serde::{Deserialize, Deserializer};
 use std::fmt;
 
 /// Prints as `<redacted>`; the value is reached only by asking for it.
@@ -15,6 +16,12 @@ impl<T> Redacted<T> {
     /// The value itself.
     pub const fn reveal(&self) -> &T {
         &self.0
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Redacted<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::deserialize(deserializer).map(Self)
     }
 }
 

@@ -1,8 +1,10 @@
-//! Measures what the server costs: `fanlight-bench plane|sockets|joins|memory`.
+//! Measures what the server costs: `fanlight-bench plane|sockets|joins|memory|accounting|turn|collector`.
 //!
 //! Every figure is one line, `name<TAB>value<TAB>unit`. docs/performance.md says what each of them means.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints what it measured")]
 
+mod accounting;
+mod collector;
 mod connection;
 mod cpu;
 mod crowd;
@@ -18,6 +20,10 @@ mod process;
 mod server;
 mod sockets;
 mod stage;
+mod turn;
+mod turn_client;
+mod turn_core;
+mod turn_lab;
 mod udp;
 mod websocket;
 
@@ -34,7 +40,13 @@ fn main() -> ExitCode {
         ["sockets"] => sockets::run(),
         ["joins"] => joins::run(),
         ["memory"] => memory::run(),
-        _ => Err("fanlight-bench plane|sockets|joins|memory".into()),
+        ["turn"] => turn::run(),
+        ["turn", part] => turn::run_part(part),
+        ["accounting"] => accounting::run(),
+        ["accounting", part] => accounting::run_part(part),
+        ["collector", "postgres", million @ ..] => collector::run_postgres(million.first().copied()),
+        ["collector", million @ ..] => collector::run(million.first().copied()),
+        _ => Err("fanlight-bench plane|sockets|joins|memory|accounting|turn|collector".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -22,6 +22,11 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `fanlight` from the directory in which this program stands.
     pub(crate) fn start() -> Result<Self, Failure> {
+        Self::start_with("")
+    }
+
+    /// The same with more in its configuration.
+    pub(crate) fn start_with(more: &str) -> Result<Self, Failure> {
         let program = std::env::current_exe()?.with_file_name("fanlight");
         if !program.exists() {
             return Err(format!("{} is missing; use: cargo xtask bench", program.display()).into());
@@ -31,7 +36,7 @@ impl Server {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let shards = std::thread::available_parallelism()?.get();
         let config = data_dir.join("config.yaml");
-        fs::write(&config, configuration(free_udp_ports(shards)?, shards))?;
+        fs::write(&config, configuration(free_udp_ports(shards)?, shards) + more)?;
         let child = spawn(&program, &config, port, &data_dir)?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let server = Self { pid: child.id(), child, address, data_dir };

@@ -37,7 +37,7 @@ impl Stage {
     /// A thread on a free port of loopback, with room for so many participants.
     pub(crate) fn start(participants: usize) -> Result<Self, Failure> {
         let anchor = Instant::now();
-        let endpoint = bind_udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let endpoint = bind_udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), "rtc.udp_port")?;
         let sfu = Sfu::new(sfu_config(anchor, endpoint.bound)?);
         let (senders, lines): (Vec<Sender<News>>, Vec<_>) =
             (0..participants).map(|_| channel()).map(|(sender, line)| (sender, Some(line))).unzip();
@@ -47,7 +47,7 @@ impl Stage {
         };
         let sinks =
             Sinks { signal: Box::new(signal), control: Box::new(|_| Ok(())), event: Box::new(|_| true) };
-        let shard = Shard::start(THREAD.to_owned(), sfu, Clock::new(anchor), vec![endpoint], sinks)?;
+        let shard = Shard::start(THREAD.to_owned(), sfu, Clock::new(anchor), vec![endpoint], None, sinks)?;
         shard.handle.send(Message::Command(Command::CreateRoom(Box::new(room()))))?;
         Ok(Self { shard, lines })
     }

@@ -71,7 +71,10 @@ mod tests {
     #[test]
     fn the_committed_page_tells_what_the_code_says() {
         let committed = include_str!("../../../docs/events.md");
-        assert!(committed == markdown(), "docs/events.md differs from the code: run `cargo xtask docs`");
+        assert!(
+            committed == markdown(),
+            "docs/events.md differs from the code: run `cargo run -p fanlight-events --example catalog > docs/events.md`"
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Facts: what happened to rooms, participants, tracks, transports and queues.
 
 use crate::catalog::{EventDoc, FieldDoc, Lane};
+use crate::turn::Quota;
 use fanlight_base::{Identity, ParticipantSid, RoomName, RoomSid, TrackSid};
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +71,6 @@ macro_rules! facts {
         /// What happened.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "event")]
-        #[expect(clippy::large_enum_variant, reason = "facts are rare and travel boxed")]
         pub enum FactBody {
             $($(#[doc = $doc])+ #[serde(rename = $wire)] $name($name),)+
         }
@@ -175,6 +175,10 @@ facts! {
         height: u32,
         /// Whether several encodings are sent.
         simulcast: bool,
+        /// The publisher's own id of it.
+        cid: String,
+        /// `mid` of its m-lines so far, one for each codec: by them it is found in the publisher's getStats.
+        mids: Vec<String>,
     }
     /// What is known of a published track changed (codec, size, layers).
     TrackChanged = "track_changed" {
@@ -182,6 +186,8 @@ facts! {
         codec: String,
         /// RIDs or spatial layers seen so far.
         layers: Vec<String>,
+        /// `mid` of its m-lines so far.
+        mids: Vec<String>,
     }
     /// A publisher muted a track.
     TrackMuted = "track_muted" {}
@@ -202,6 +208,8 @@ facts! {
         source: String,
         /// MIME type sent to the subscriber.
         codec: String,
+        /// SSRC it is sent with: by it it is found in the subscriber's getStats.
+        ssrc: u32,
     }
     /// A subscription ended.
     TrackUnsubscribed = "track_unsubscribed" {
@@ -221,5 +229,47 @@ facts! {
         queue: String,
         /// How many were refused so far.
         refused: u64,
+    }
+    /// A user's time on a TURN relay ended: all of its allocations are gone.
+    TurnSessionEnded = "turn_session_ended" {
+        /// Number of the session in the record.
+        session: u64,
+        /// Realm of the credentials.
+        realm: String,
+        /// Whose it was: a participant's identity, else the person that the user name stands for.
+        user: String,
+        /// Name of the room; empty when it is not known.
+        room_name: String,
+        /// First allocation, in milliseconds since the Unix epoch.
+        started_ms: u64,
+        /// From there to the last end, as far as is certain, in milliseconds.
+        held_ms: u64,
+        /// From there to the last traffic, in milliseconds.
+        active_ms: u64,
+        /// Allocations.
+        allocations: u64,
+        /// Payload from peers, in bytes.
+        peer_rx_bytes: u64,
+        /// Payload to peers, in bytes.
+        peer_tx_bytes: u64,
+        /// `unused`, `checks-only` or `relayed`.
+        class: String,
+        /// How far the bytes can be trusted: `exact`, `deltas` or `lower-bound`.
+        quality: String,
+        /// How the last allocation ended (`released`, `expired`, `closed`, `node-restart`, …).
+        reason: String,
+    }
+    /// A TURN user was refused or cut off by a quota; said once for a user in a while, not for each request.
+    TurnQuotaHit = "turn_quota_hit" {
+        /// The TURN server.
+        node: String,
+        /// Realm of the credentials.
+        realm: String,
+        /// User name as authenticated.
+        user: String,
+        /// Which quota.
+        quota: Quota,
+        /// The quota itself: allocations, bits per second or bytes.
+        limit: u64,
     }
 }

@@ -16,6 +16,7 @@ pub use fact::{
     ClientFacts, Direction, Fact, FactBody, Kind, ParticipantActive, ParticipantJoined, ParticipantLeft,
     QueueRefused, Refused, RoomEnded, RoomStarted, TrackChanged, TrackMuted, TrackPublishRequested,
     TrackPublished, TrackSubscribed, TrackUnmuted, TrackUnpublished, TrackUnsubscribed, TransportSelected,
+    TurnQuotaHit, TurnSessionEnded,
 };
 pub use sample::{Sample, SampleBody, TrackSample};
 

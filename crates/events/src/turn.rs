@@ -1,6 +1,6 @@
 //! What a TURN server says of an allocation: the vocabulary that coturn's messages and our own server's are put in.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::ops::{Add, AddAssign};
 
@@ -120,6 +120,32 @@ pub enum TurnEvent {
     Total(Leg, LegCounters),
 }
 
+/// A limit of a TURN server. Who hits one is told as the fact [`TurnQuotaHit`](crate::TurnQuotaHit).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Quota {
+    /// Allocations of one user.
+    UserAllocations,
+    /// Allocations of all users.
+    TotalAllocations,
+    /// Bits a second of one allocation.
+    Bandwidth,
+    /// Bytes of one user.
+    UserBytes,
+}
+
+impl Quota {
+    /// As it stands in facts and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UserAllocations => "user_allocations",
+            Self::TotalAllocations => "total_allocations",
+            Self::Bandwidth => "bandwidth",
+            Self::UserBytes => "user_bytes",
+        }
+    }
+}
+
 /// What a TURN server's store still has of an allocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredAllocation {
@@ -155,8 +181,9 @@ pub enum TurnInput {
     Back,
     /// What the servers' store has after a gap.
     Resync {
-        /// The store lived through the gap: what it lacks has ended.
-        complete: bool,
+        /// Since when the store lives, where that is known: allocations whose last status was said after that, and that it
+        /// lacks, have ended. Milliseconds since the Unix epoch.
+        complete_since_ms: Option<u64>,
         /// What it has.
         stored: Vec<StoredAllocation>,
     },

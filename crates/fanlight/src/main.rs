@@ -1,13 +1,20 @@
 //! The Fanlight server and its command line.
 
 mod cli;
+mod collector;
 mod config;
 mod control_loop;
+mod coturn;
+mod descriptors;
+mod external_ip;
 mod load;
+mod metrics;
 mod net;
+mod record;
 mod serve;
 mod shutdown;
 mod signals;
+mod turn;
 mod wire;
 
 use clap::Parser;

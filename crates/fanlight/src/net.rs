@@ -3,6 +3,7 @@
 use crate::config::Rtc;
 use fanlight_base::Protocol;
 use fanlight_transport::candidate::LocalCandidate;
+use fanlight_turn::{Cidr, NotCidr};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// First UDP port when none is configured; shard `n` takes the `n`-th after it.
@@ -24,20 +25,22 @@ pub(crate) enum NetError {
     List(String),
     #[error("no address is left for media: check rtc.interfaces, rtc.ips and rtc.enable_loopback_candidate")]
     None,
-    #[error("`{0}` in rtc.ips is neither an address nor a network like 10.0.0.0/8")]
-    Network(String),
-    #[error(
-        "rtc.use_external_ip needs the public address and no STUN server is asked for it: set rtc.node_ip"
-    )]
-    ExternalUnknown,
+    #[error("rtc.ips: {0}")]
+    Network(#[from] NotCidr),
 }
 
 /// Addresses of this machine that the configuration lets media use.
-pub(crate) fn media_addresses(rtc: &Rtc) -> Result<Vec<MediaAddress>, NetError> {
+pub(crate) fn media_addresses(rtc: &Rtc, node_ip: Option<IpAddr>) -> Result<Vec<MediaAddress>, NetError> {
     let interfaces = if_addrs::get_if_addrs().map_err(|error| NetError::List(error.to_string()))?;
     let own: Vec<(String, IpAddr)> =
         interfaces.into_iter().map(|interface| (interface.name.clone(), interface.ip())).collect();
-    choose(rtc, &own)
+    choose(rtc, node_ip, &own)
+}
+
+/// Every address of this machine but those of one link.
+pub(crate) fn own_addresses() -> Result<Vec<IpAddr>, NetError> {
+    let interfaces = if_addrs::get_if_addrs().map_err(|error| NetError::List(error.to_string()))?;
+    Ok(interfaces.iter().map(if_addrs::Interface::ip).filter(|ip| !is_link_local(*ip)).collect())
 }
 
 /// Ports for UDP, one a shard: as many as configured, at most `shards`.
@@ -50,10 +53,11 @@ pub(crate) fn udp_ports(rtc: &Rtc, shards: u16) -> Vec<u16> {
     range.take(usize::from(shards)).collect()
 }
 
-fn choose(rtc: &Rtc, own: &[(String, IpAddr)]) -> Result<Vec<MediaAddress>, NetError> {
-    if rtc.use_external_ip && rtc.node_ip.is_none() {
-        return Err(NetError::ExternalUnknown);
-    }
+fn choose(
+    rtc: &Rtc,
+    node_ip: Option<IpAddr>,
+    own: &[(String, IpAddr)],
+) -> Result<Vec<MediaAddress>, NetError> {
     let includes = networks(&rtc.ips.includes)?;
     let excludes = networks(&rtc.ips.excludes)?;
     let allowed = |name: &str, ip: IpAddr| {
@@ -69,7 +73,7 @@ fn choose(rtc: &Rtc, own: &[(String, IpAddr)]) -> Result<Vec<MediaAddress>, NetE
         .filter(|(name, ip)| allowed(name, *ip))
         .map(|(_, ip)| MediaAddress { bound: *ip, announced: *ip })
         .collect();
-    if let Some(node_ip) = rtc.node_ip {
+    if let Some(node_ip) = node_ip {
         announce_as(&mut chosen, node_ip, own);
     }
     chosen.sort_by_key(|address| (address.announced.is_ipv6(), !address.announced.is_loopback()));
@@ -93,42 +97,8 @@ fn announce_as(chosen: &mut Vec<MediaAddress>, node_ip: IpAddr, own: &[(String, 
     chosen.push(MediaAddress { bound, announced: node_ip });
 }
 
-struct Network {
-    ip: IpAddr,
-    bits: u8,
-}
-
-impl Network {
-    fn contains(&self, ip: IpAddr) -> bool {
-        match (self.ip, ip) {
-            (IpAddr::V4(network), IpAddr::V4(ip)) => {
-                let shift = 32u32.saturating_sub(self.bits.into());
-                network.to_bits().checked_shr(shift).unwrap_or(0)
-                    == ip.to_bits().checked_shr(shift).unwrap_or(0)
-            }
-            (IpAddr::V6(network), IpAddr::V6(ip)) => {
-                let shift = 128u32.saturating_sub(self.bits.into());
-                network.to_bits().checked_shr(shift).unwrap_or(0)
-                    == ip.to_bits().checked_shr(shift).unwrap_or(0)
-            }
-            _ => false,
-        }
-    }
-}
-
-fn networks(texts: &[String]) -> Result<Vec<Network>, NetError> {
-    texts
-        .iter()
-        .map(|text| {
-            let bad = || NetError::Network(text.clone());
-            let (ip, bits) =
-                text.split_once('/').map_or((text.as_str(), None), |(ip, bits)| (ip, Some(bits)));
-            let ip: IpAddr = ip.parse().map_err(|_| bad())?;
-            let most = if ip.is_ipv4() { 32 } else { 128 };
-            let bits = bits.map_or(Ok(most), str::parse).map_err(|_| bad())?;
-            if bits > most { Err(bad()) } else { Ok(Network { ip, bits }) }
-        })
-        .collect()
+fn networks(texts: &[String]) -> Result<Vec<Cidr>, NetError> {
+    Ok(texts.iter().map(|text| text.parse()).collect::<Result<_, _>>()?)
 }
 
 fn is_link_local(ip: IpAddr) -> bool {
@@ -182,8 +152,13 @@ mod tests {
         .to_vec()
     }
 
+    fn chosen(yaml: &str) -> Result<Vec<MediaAddress>, NetError> {
+        let rtc = rtc(yaml);
+        choose(&rtc, rtc.node_ip, &own())
+    }
+
     fn announced(yaml: &str) -> Vec<String> {
-        choose(&rtc(yaml), &own()).unwrap().iter().map(|address| address.announced.to_string()).collect()
+        chosen(yaml).unwrap().iter().map(|address| address.announced.to_string()).collect()
     }
 
     #[test]
@@ -198,13 +173,14 @@ mod tests {
             announced("interfaces: {excludes: [docker0]}, ips: {includes: [10.0.0.0/8]}"),
             ["10.1.2.3"]
         );
-        assert_eq!(choose(&rtc("ips: {includes: [9.9.9.9/32]}"), &own()), Err(NetError::None));
-        assert_eq!(choose(&rtc("ips: {includes: [here]}"), &own()), Err(NetError::Network("here".into())));
+        assert_eq!(chosen("ips: {includes: [9.9.9.9/32]}"), Err(NetError::None));
+        let error = chosen("ips: {includes: [here]}").unwrap_err().to_string();
+        assert!(error.contains("rtc.ips") && error.contains("here"), "{error}");
     }
 
     #[test]
     fn a_public_node_ip_is_announced_for_a_private_socket() {
-        let chosen = choose(&rtc("node_ip: 203.0.113.5"), &own()).unwrap();
+        let chosen = chosen("node_ip: 203.0.113.5").unwrap();
         let v4: Vec<_> = chosen.iter().filter(|address| address.announced.is_ipv4()).collect();
         assert_eq!(v4, [&MediaAddress { bound: [10, 1, 2, 3].into(), announced: [203, 0, 113, 5].into() }]);
         assert!(chosen.iter().any(|address| address.announced.is_ipv6()), "IPv6 stays, as with LiveKit");

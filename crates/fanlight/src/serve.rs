@@ -1,14 +1,19 @@
 //! `fanlight`: serve until told to stop.
 
 use crate::cli;
+use crate::collector::{CollectorDoors, CollectorPlan, RunningDoors};
 use crate::config::{Config, Overrides};
+use crate::coturn::CoturnInputs;
+use crate::descriptors;
+use crate::metrics::Metrics;
 use crate::shutdown::Signals;
 use crate::wire::{Media, Process};
-use fanlight_store::coturn::RespListener;
+use fanlight_http::{MetricsApp, ServeError};
 use std::error::Error;
 use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -34,19 +39,30 @@ pub(crate) fn run(overrides: Overrides) -> Result<(), Box<dyn Error>> {
     for warning in unsupported {
         tracing::warn!("{warning}");
     }
+    descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config))
 }
 
 async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let signals = Signals::new()?;
-    let listeners = listen_all(&config)?;
+    let listeners = listen_all(&config, config.port)?;
+    let readers = match config.prometheus.port {
+        0 => Vec::new(),
+        port => listen_all(&config, port)?,
+    };
+    let collector = CollectorPlan::new(&config)?;
     let process = Process::start(&config)?;
+    let doors = match (collector, process.clients()) {
+        (Some(plan), Some(clients)) => CollectorDoors::bind(plan, &clients)?,
+        _ => None,
+    };
     let coturn = process.listen_to_coturn(&config.coturn).await?;
-    cli::say(greeting(&config, &listeners, &process.media, coturn.as_ref())?);
+    let collected_at = doors.as_ref().map(|doors| doors.places.clone()).unwrap_or_default();
+    cli::say(greeting(&config, &listeners, &readers, &process.media, &coturn, &collected_at)?);
     let (stop, stopped) = watch::channel(false);
     let mut serving = tokio::task::JoinSet::new();
-    let coturn = coturn.map(|listener| tokio::spawn(listener.run()));
+    let coturn = coturn.spawn();
     for listener in listeners {
         let mut stopped = stopped.clone();
         let app = process.app.clone();
@@ -55,13 +71,24 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
             let _ = stopped.wait_for(|stop| *stop).await;
         }));
     }
+    let metrics = process.metrics(doors.as_ref().map(CollectorDoors::app));
+    let mut doors = doors.map(|doors| doors.run(metrics.exporter()));
+    let metrics = metrics_app(&config, metrics);
+    for listener in readers {
+        let mut stopped = stopped.clone();
+        serving.spawn(fanlight_http::serve_metrics(listener, metrics.clone(), async move {
+            let _ = stopped.wait_for(|stop| *stop).await;
+        }));
+    }
     tokio::select! {
         () = signals.first() => {}
         Some(Ok(Err(error))) = serving.join_next() => return Err(error.into()),
+        error = failed(doors.as_mut()) => return Err(error.into()),
     }
     tracing::info!("ending sessions; a second signal ends them at once");
-    if let Some(coturn) = coturn {
-        coturn.abort();
+    drop(coturn);
+    if let Some(doors) = doors {
+        doors.stop().await;
     }
     let written = process.stop(STOP_WITHIN).await;
     tokio::time::sleep(FLUSH_WITHIN).await;
@@ -69,11 +96,28 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     if written { Ok(()) } else { Err("the record could not be written whole".into()) }
 }
 
-fn listen_all(config: &Config) -> Result<Vec<TcpListener>, ListenError> {
+/// Ready when the collector cannot be served any longer.
+async fn failed(doors: Option<&mut RunningDoors>) -> ServeError {
+    match doors {
+        Some(doors) => doors.failed().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn metrics_app(config: &Config, metrics: Metrics) -> MetricsApp {
+    let (user, password) = (&config.prometheus.username, &config.prometheus.password);
+    MetricsApp {
+        text: Arc::new(move || metrics.text().map_err(|error| error.to_string())),
+        // As LiveKit has it: without both there is no login.
+        login: (!user.is_empty() && !password.reveal().is_empty()).then(|| (user.clone(), password.clone())),
+    }
+}
+
+fn listen_all(config: &Config, port: u16) -> Result<Vec<TcpListener>, ListenError> {
     let mut listeners = Vec::new();
     let mut absent = None;
     for ip in &config.bind_addresses {
-        let address = SocketAddr::new(*ip, config.port);
+        let address = SocketAddr::new(*ip, port);
         match listen(address) {
             Ok(listener) => listeners.push(listener),
             Err(source) if config.bind_is_default && is_no_such_address(&source) => {
@@ -90,14 +134,14 @@ fn listen_all(config: &Config) -> Result<Vec<TcpListener>, ListenError> {
 }
 
 /// A machine without IPv6 has no `::1`; its kernel may not even know the protocol.
-fn is_no_such_address(error: &io::Error) -> bool {
+pub(crate) fn is_no_such_address(error: &io::Error) -> bool {
     /// `EAFNOSUPPORT` of Linux.
     const ADDRESS_FAMILY_NOT_SUPPORTED: i32 = 97;
     error.kind() == io::ErrorKind::AddrNotAvailable
         || error.raw_os_error() == Some(ADDRESS_FAMILY_NOT_SUPPORTED)
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4()? } else { v6_only()? };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -115,8 +159,10 @@ fn v6_only() -> io::Result<tokio::net::TcpSocket> {
 fn greeting(
     config: &Config,
     listeners: &[TcpListener],
+    readers: &[TcpListener],
     media: &Media,
-    coturn: Option<&RespListener>,
+    coturn: &CoturnInputs,
+    collected_at: &[String],
 ) -> Result<String, Box<dyn Error>> {
     let mut text = String::new();
     writeln!(text, "Fanlight {} is serving", env!("CARGO_PKG_VERSION"))?;
@@ -130,12 +176,26 @@ fn greeting(
     {
         writeln!(text, "  try it           http://{}/meet", listener.local_addr()?)?;
     }
+    if cfg!(feature = "web")
+        && let Some(listener) = listeners.first()
+    {
+        writeln!(text, "  TURN usage       http://{}/console/turn", listener.local_addr()?)?;
+    }
+    for reader in readers {
+        writeln!(text, "  metrics          http://{}/metrics", reader.local_addr()?)?;
+    }
     writeln!(text, "  media over UDP   {}", list(&media.udp))?;
     if !media.tcp.is_empty() {
         writeln!(text, "  media over TCP   {}", list(&media.tcp))?;
     }
-    if let Some(listener) = coturn {
-        writeln!(text, "  coturn           redis-statsdb on {}", listener.address()?)?;
+    for (name, address) in &media.turn {
+        writeln!(text, "  TURN over {name}    {address}")?;
+    }
+    for place in &coturn.places {
+        writeln!(text, "  coturn           {place}")?;
+    }
+    for place in collected_at {
+        writeln!(text, "  client stats     {place}")?;
     }
     if config.dev {
         for (key, secret) in config.keys.iter().filter(|(key, _)| *key == "devkey") {
@@ -171,12 +231,12 @@ mod tests {
         let mut config = Config::load(Overrides { dev: true, ..Overrides::default() }).expect("usable").0;
         config.port = 0;
         config.bind_addresses = vec![[127, 0, 0, 1].into(), NOBODYS.into()];
-        assert_eq!(listen_all(&config).expect("one is there").len(), 1);
+        assert_eq!(listen_all(&config, config.port).expect("one is there").len(), 1);
         config.bind_is_default = false;
-        let error = listen_all(&config).expect_err("it was asked for").to_string();
+        let error = listen_all(&config, config.port).expect_err("it was asked for").to_string();
         assert!(error.contains("203.0.113.77:0") && error.contains("--bind"), "{error}");
         config.bind_is_default = true;
         config.bind_addresses = vec![NOBODYS.into()];
-        assert!(listen_all(&config).is_err(), "a server that listens nowhere serves nobody");
+        assert!(listen_all(&config, config.port).is_err(), "a server that listens nowhere serves nobody");
     }
 }

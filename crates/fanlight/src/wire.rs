@@ -1,26 +1,35 @@
 //! Every thread and every queue of the process, in one place.
 
+use crate::collector;
 use crate::config::{self, Config, Coturn};
 use crate::control_loop::{ControlLoop, Input};
+use crate::coturn::CoturnInputs;
+use crate::external_ip;
 use crate::load::LoadMeter;
+use crate::metrics::Metrics;
 use crate::net::{self, TCP_PORT_DEFAULT};
+use crate::record::OwnRecord;
 use crate::signals::SignalRouter;
+use crate::turn::TurnPlan;
 use fanlight_base::{NodeId, Now, Protocol, Random, Redacted, sid_suffix};
 use fanlight_control::{Control, ControlConfig, Limits, RoomDefaults};
 use fanlight_events::Event;
 use fanlight_http::App;
-use fanlight_http::backend::{Backend, BackendError};
+use fanlight_http::backend::{Backend, BackendError, Records};
+use fanlight_http::collector::CollectorApp;
 use fanlight_livekit::server::{IceCredential, IceServer, Server};
 use fanlight_livekit::token::Keys;
 use fanlight_sfu::{Sfu, SfuConfig, TextLimits};
-use fanlight_shard::{Acceptor, Clock, Shard, ShardHandle, Sinks, bind_udp};
-use fanlight_store::coturn::{RespListener, RespSettings};
-use fanlight_store::{EventSender, Store};
+use fanlight_shard::{Acceptor, Clock, Shard, ShardHandle, ShardOf, Sinks, TurnGate, TurnThread, bind_udp};
+use fanlight_store::collector::{Collector, CollectorSender, PostgresSettings, PostgresSink};
+use fanlight_store::{EventSender, Store, StoreError};
 use fanlight_telemetry::turn_account::{self, Identity};
 use fanlight_transport::candidate::LocalCandidate;
 use fanlight_transport::{Certificate, ClockAnchor, ufrag};
+use fanlight_turn::MediaSocket;
 use std::error::Error;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -44,7 +53,9 @@ pub(crate) struct Process {
     control: JoinHandle<()>,
     shards: Vec<Shard>,
     acceptor: Option<Acceptor>,
+    turn: Option<TurnThread>,
     store: Store,
+    clients: Option<Collector>,
 }
 
 /// Where media is served, for the greeting.
@@ -52,16 +63,8 @@ pub(crate) struct Process {
 pub(crate) struct Media {
     pub(crate) udp: Vec<SocketAddr>,
     pub(crate) tcp: Vec<SocketAddr>,
-}
-
-/// The listener for coturn cannot listen.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot listen for coturn on {address}: {source}; choose another fanlight.coturn.listen, or end what holds it"
-)]
-pub(crate) struct CoturnError {
-    address: SocketAddr,
-    source: std::io::Error,
+    /// TURN: over what, and where.
+    pub(crate) turn: Vec<(&'static str, SocketAddr)>,
 }
 
 impl Process {
@@ -71,22 +74,28 @@ impl Process {
         let clock = Clock::new(anchor);
         let mut random = Random::from_seed(system_seed()?);
         let node = NodeId::from(format!("ND_{}", sid_suffix(&mut random)));
-        let store = Store::open(
-            &config.data_dir,
-            fanlight_store::Settings {
-                node: node.clone(),
-                retention_days: config.retention_days,
-                turn: turn_settings(&config.coturn),
-            },
-        )?;
+        let store = open_record(config, &node)?;
+        let clients = open_clients_if_wanted(config)?;
         let events = store.sender();
         let (inputs, receiver) = sync_channel(CONTROL_INPUTS_MAX);
         let signals = SignalRouter::default();
 
-        let plan = MediaPlan::new(config)?;
-        let shards = plan.start(anchor, &mut random, &signals, &inputs, &events)?;
+        let plan = MediaPlan::new(config, &mut random)?;
+        let turn = TurnPlan::bind(config, &plan.addresses)?;
+        let media = plan.media(turn.as_ref());
+        let ice_servers = ice_servers(config, turn.as_ref());
+        let gate = turn.as_ref().map(TurnPlan::gate);
+        let shards = plan.start(anchor, &mut random, gate.as_ref(), &signals, &inputs, &events)?;
         let handles: Vec<ShardHandle> = shards.iter().map(|shard| shard.handle.clone()).collect();
         let acceptor = plan.accept(handles.clone())?;
+        let turn = match turn {
+            Some(turn) => {
+                let (media, shard_of) = (plan.media_sockets(), plan.shard_of(&handles));
+                let monitor = store.turn_monitor();
+                Some(turn.start(clock, random.fork(), media, shard_of, events.clone(), monitor.inputs())?)
+            }
+            None => None,
+        };
 
         let limits = limits(config);
         let control = Control::new(ControlConfig {
@@ -115,34 +124,51 @@ impl Process {
             keys: Keys::new(config.keys.clone()),
             limits,
             ice_lite: config.rtc.use_ice_lite,
-            ice_servers: ice_servers(config),
+            ice_servers,
         };
+        let client_stats = clients.as_ref().map(|clients| collector::client_stats(config, clients.sender()));
         let app = App {
             server: Arc::new(server),
             backend: backend(inputs.clone()),
+            record: Records::new(OwnRecord { dir: config.data_dir.clone(), monitor: store.turn_monitor() }),
             now: Arc::new(move || clock.now()),
             alive: Arc::new(move || last_alive(&alive, clock.now())),
             meet: config.meet,
+            client_stats: client_stats.transpose()?,
             dev: config.dev,
         };
-        Ok(Self { app, media: plan.media(), inputs, drained, control, shards, acceptor, store })
+        Ok(Self { app, media, inputs, drained, control, shards, acceptor, turn, store, clients })
     }
 
-    /// Begins to listen for coturn, if that is configured; whoever gets the listener runs it.
-    pub(crate) async fn listen_to_coturn(
-        &self,
-        coturn: &Coturn,
-    ) -> Result<Option<RespListener>, CoturnError> {
-        let Some(address) = coturn.listen else { return Ok(None) };
-        let settings = RespSettings { address, password: coturn.password.clone() };
-        let listener = RespListener::bind(settings, self.store.sender()).await;
-        listener.map(Some).map_err(|source| CoturnError { address, source })
+    /// What Prometheus reads.
+    pub(crate) fn metrics(&self, collector: Option<&CollectorApp>) -> Metrics {
+        Metrics {
+            started: (self.app.now)(),
+            now: Arc::clone(&self.app.now),
+            shards: self.shards.iter().map(|shard| (shard.counters.clone(), shard.load.clone())).collect(),
+            acceptor: self.acceptor.as_ref().map(|acceptor| acceptor.counters.clone()),
+            turn: self.turn.as_ref().map(|turn| turn.counters.clone()),
+            monitor: self.store.turn_monitor(),
+            events: self.store.sender(),
+            collector: collector.cloned().zip(self.clients()),
+        }
+    }
+
+    /// The way of clients' reports to their store, when it is open.
+    pub(crate) fn clients(&self) -> Option<CollectorSender> {
+        self.clients.as_ref().map(Collector::sender)
+    }
+
+    /// What tells of coturn, as configured; whoever gets it runs it.
+    pub(crate) async fn listen_to_coturn(&self, coturn: &Coturn) -> Result<CoturnInputs, Box<dyn Error>> {
+        let random = Random::from_seed(system_seed()?);
+        Ok(CoturnInputs::bind(coturn, &self.store, random).await?)
     }
 
     /// Ends all sessions with a leave, then the threads, then closes the record. Returns false when the record could not
     /// be written whole.
     pub(crate) async fn stop(self, patience: std::time::Duration) -> bool {
-        let Self { app, inputs, drained, control, shards, acceptor, store, media: _ } = self;
+        let Self { app, inputs, drained, control, shards, acceptor, turn, store, clients, media: _ } = self;
         if inputs.send(Input::Shutdown).is_ok() && tokio::time::timeout(patience, drained).await.is_err() {
             tracing::warn!("not every session ended within {} s", patience.as_secs());
         }
@@ -150,6 +176,9 @@ impl Process {
         tokio::task::spawn_blocking(move || {
             if let Some(acceptor) = acceptor {
                 acceptor.stop();
+            }
+            if turn.is_some_and(|turn| !turn.stop()) {
+                tracing::error!("the TURN thread had panicked");
             }
             for shard in shards {
                 if !shard.stop() {
@@ -159,6 +188,9 @@ impl Process {
             drop(inputs);
             // The control thread ends when the last sender is gone; HTTP tasks may hold one a little longer.
             drop(control);
+            if let Some(clients) = clients {
+                clients.close();
+            }
             let closed = store.close();
             if closed.unwritten_rows > 0 {
                 tracing::error!(rows = closed.unwritten_rows, "rows could not be written to the record");
@@ -170,6 +202,45 @@ impl Process {
     }
 }
 
+/// In development unless told otherwise, as with the listener.
+fn open_clients_if_wanted(config: &Config) -> Result<Option<Collector>, Box<dyn Error>> {
+    let wanted = config.collector.enabled.unwrap_or(config.dev);
+    wanted.then(|| open_clients(&config.data_dir, &config.collector)).transpose()
+}
+
+/// Opens the store of clients' reports, with a thread of its own: PostgreSQL where it is configured, else SQLite. The spool is in
+/// `dir` either way.
+pub(crate) fn open_clients(dir: &Path, config: &config::Collector) -> Result<Collector, Box<dyn Error>> {
+    let default = fanlight_store::collector::CollectorSettings::default();
+    let mut dedup = default.dedup;
+    if let Some(seconds) = config.heartbeat_s {
+        dedup.heartbeat_ms = seconds.saturating_mul(1_000);
+    }
+    let settings = fanlight_store::collector::CollectorSettings {
+        retention_days: config.retention_days.unwrap_or(default.retention_days),
+        spool_bytes_max: config.spool_max_bytes.unwrap_or(default.spool_bytes_max),
+        dedup,
+        ..default
+    };
+    let Some(uri) = &config.postgres_uri else { return Ok(Collector::open(dir, settings)?) };
+    let usual = PostgresSettings::new(uri.reveal().clone());
+    let sink = PostgresSink::new(&PostgresSettings {
+        ca_cert_file: config.postgres_ca_cert_file.clone(),
+        compress_after_days: config.timescale_compress_after_days.unwrap_or(usual.compress_after_days),
+        ..usual
+    })?;
+    Ok(Collector::with_sink(dir, settings, Box::new(sink))?)
+}
+
+fn open_record(config: &Config, node: &NodeId) -> Result<Store, StoreError> {
+    let settings = fanlight_store::Settings {
+        node: node.clone(),
+        retention_days: config.retention_days,
+        turn: turn_settings(&config.coturn),
+    };
+    Store::open(&config.data_dir, settings)
+}
+
 /// Sockets and candidates of all shards.
 struct MediaPlan {
     addresses: Vec<net::MediaAddress>,
@@ -179,7 +250,7 @@ struct MediaPlan {
 }
 
 impl MediaPlan {
-    fn new(config: &Config) -> Result<Self, net::NetError> {
+    fn new(config: &Config, random: &mut Random) -> Result<Self, Box<dyn Error>> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let wanted = u16::try_from(cores).unwrap_or(u16::MAX).min(ufrag::SHARDS_MAX);
         let udp_ports = net::udp_ports(&config.rtc, wanted);
@@ -190,8 +261,12 @@ impl MediaPlan {
                 "each media thread needs a UDP port of its own: widen rtc.udp_port to use more cores"
             );
         }
+        let node_ip = match config.rtc.node_ip {
+            None if config.rtc.use_external_ip => Some(external_ip::find(&config.rtc.stun_servers, random)?),
+            node_ip => node_ip,
+        };
         Ok(Self {
-            addresses: net::media_addresses(&config.rtc)?,
+            addresses: net::media_addresses(&config.rtc, node_ip)?,
             udp_ports,
             tcp_port: config.rtc.tcp_port.unwrap_or(TCP_PORT_DEFAULT),
             texts: text_limits(&limits(config)),
@@ -202,6 +277,7 @@ impl MediaPlan {
         &self,
         anchor: Instant,
         random: &mut Random,
+        turn: Option<&TurnGate>,
         signals: &SignalRouter,
         inputs: &SyncSender<Input>,
         events: &EventSender,
@@ -212,7 +288,7 @@ impl MediaPlan {
             let mut endpoints = Vec::new();
             let udp = net::with_port(&self.addresses, *port);
             for address in &udp {
-                endpoints.push(bind_udp(address.bound)?);
+                endpoints.push(bind_udp(address.bound, "rtc.udp_port")?);
             }
             let mut candidates: Vec<LocalCandidate> =
                 udp.iter().map(|address| address.candidate(Protocol::Udp)).collect();
@@ -229,7 +305,8 @@ impl MediaPlan {
                 envelope: fanlight_livekit::data::ENVELOPE,
             });
             let sinks = sinks(signals.clone(), inputs.clone(), events.clone());
-            shards.push(Shard::start(format!("shard-{index}"), sfu, Clock::new(anchor), endpoints, sinks)?);
+            let name = format!("shard-{index}");
+            shards.push(Shard::start(name, sfu, Clock::new(anchor), endpoints, turn.cloned(), sinks)?);
         }
         Ok(shards)
     }
@@ -252,13 +329,29 @@ impl MediaPlan {
         net::with_port(&self.addresses, self.tcp_port)
     }
 
-    fn media(&self) -> Media {
-        let udp = self.udp_ports.iter().flat_map(|port| net::with_port(&self.addresses, *port));
-        let tcp = self.tcp();
+    fn media(&self, turn: Option<&TurnPlan>) -> Media {
         Media {
-            udp: udp.map(|address| address.announced).collect(),
-            tcp: tcp.into_iter().map(|address| address.announced).collect(),
+            udp: self.udp().map(|(_, address)| address.announced).collect(),
+            tcp: self.tcp().into_iter().map(|address| address.announced).collect(),
+            turn: turn.map(|turn| turn.places.clone()).unwrap_or_default(),
         }
+    }
+
+    /// UDP sockets with the place of their shard.
+    fn udp(&self) -> impl Iterator<Item = (usize, net::MediaSocket)> {
+        let sockets = |port: &u16| net::with_port(&self.addresses, *port);
+        let ports = self.udp_ports.iter().enumerate();
+        ports.flat_map(move |(shard, port)| sockets(port).into_iter().map(move |socket| (shard, socket)))
+    }
+
+    fn media_sockets(&self) -> Vec<MediaSocket> {
+        let sockets = self.udp().map(|(_, socket)| socket);
+        sockets.map(|socket| MediaSocket { advertised: socket.announced, local: socket.bound }).collect()
+    }
+
+    fn shard_of(&self, shards: &[ShardHandle]) -> ShardOf {
+        let owned = self.udp().filter_map(|(shard, socket)| Some((socket.bound, shards.get(shard)?.clone())));
+        owned.collect()
     }
 }
 
@@ -380,13 +473,9 @@ fn room_defaults(config: &Config) -> RoomDefaults {
     }
 }
 
-/// What clients are told; nothing that is not configured.
-fn ice_servers(config: &Config) -> Vec<IceServer> {
-    let mut servers = Vec::new();
-    if !config.rtc.stun_servers.is_empty() {
-        let urls = config.rtc.stun_servers.iter().map(|server| format!("stun:{server}")).collect();
-        servers.push(IceServer { urls, credential: IceCredential::None });
-    }
+/// What clients are told, in LiveKit's order; nothing that is not configured.
+fn ice_servers(config: &Config, turn: Option<&TurnPlan>) -> Vec<IceServer> {
+    let mut servers: Vec<IceServer> = turn.map(|turn| turn.ice_server.clone()).into_iter().collect();
     servers.extend(config.rtc.turn_servers.iter().map(|server| {
         let credential = if server.secret.is_empty() {
             let (username, password) = (server.username.clone(), Redacted::new(server.credential.clone()));
@@ -397,5 +486,9 @@ fn ice_servers(config: &Config) -> Vec<IceServer> {
         };
         IceServer { urls: vec![server.url()], credential }
     }));
+    if !config.rtc.stun_servers.is_empty() {
+        let urls = config.rtc.stun_servers.iter().map(|server| format!("stun:{server}")).collect();
+        servers.push(IceServer { urls, credential: IceCredential::None });
+    }
     servers
 }

@@ -239,10 +239,9 @@ fn a_port_in_use_is_named_with_what_to_do() {
 
 #[test]
 fn keys_that_change_nothing_are_warned_of_and_unknown_ones_refused() {
-    let server =
-        Server::start("prometheus_port: 6789\nroom:\n  sync_streams: true\nlimit:\n  num_tracks: 100\n");
+    let server = Server::start("region: here\nroom:\n  sync_streams: true\nlimit:\n  num_tracks: 100\n");
     let log = server.log();
-    assert!(log.contains("`prometheus_port`") && log.contains("`room.sync_streams`"), "{log}");
+    assert!(log.contains("`region`") && log.contains("`room.sync_streams`"), "{log}");
     assert!(!log.contains("num_tracks"), "{log}");
     let folder = Folder::new();
     let config = folder.write("config.yaml", "port: 7880\nrtc:\n  udp_prot: 1\n");
@@ -313,4 +312,52 @@ fn help_names_every_flag() {
     {
         assert!(help.contains(flag), "{flag}: {help}");
     }
+}
+
+#[test]
+fn prometheus_reads_its_own_port_with_a_login() {
+    let port = free_tcp();
+    let server = Server::start(&format!("prometheus: {{port: {port}, username: prom, password: s3cret}}\n"));
+    assert!(server.greets_with("metrics").contains(&format!(":{port}/metrics")));
+    let get = |path: &str, authorization: &str| {
+        let mut stream = TcpStream::connect((V4, port)).expect("it listens");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: here\r\n{authorization}Connection: close\r\n\r\n")
+            .expect("written");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        text(&answer)
+    };
+    // printf prom:s3cret | base64
+    let login = "Authorization: Basic cHJvbTpzM2NyZXQ=\r\n";
+    assert!(get("/metrics", "").starts_with("HTTP/1.1 401"));
+    assert!(get("/metrics", "Authorization: Basic cHJvbTpvdGhlcg==\r\n").starts_with("HTTP/1.1 401"));
+    let metrics = get("/metrics", login);
+    assert!(
+        metrics.starts_with("HTTP/1.1 200") && metrics.contains("text/plain; version=0.0.4"),
+        "{metrics}"
+    );
+    for line in [
+        "# TYPE fanlight_shard_turns_total counter",
+        "# TYPE turn_total_traffic_rcvb counter",
+        "fanlight_build_info",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+    assert!(get("/anything", login).starts_with("HTTP/1.1 200"));
+    // It is not served where the public comes.
+    assert!(server.get(V4, "/metrics").starts_with("HTTP/1.1 404"));
+}
+
+#[test]
+fn what_the_record_says_of_turn_is_told_to_this_machine_in_development() {
+    let server = Server::start("");
+    let answer = server.get(V4, "/api/v1/turn/inputs");
+    assert!(answer.starts_with("HTTP/1.1 401"), "a request for another host than this machine: {answer}");
+    let mut stream = TcpStream::connect((V4, server.port)).expect("it listens");
+    write!(stream, "GET /api/v1/turn/sessions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .expect("written");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    let answer = text(&answer);
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"sessions\":[]"), "{answer}");
 }

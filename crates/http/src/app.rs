@@ -1,7 +1,8 @@
 //! The listening side: every request goes through LiveKit's order of checks, whatever its path.
 
-use crate::backend::Backend;
-use crate::{meet, rtc};
+use crate::api::client_stats::{self, ClientStats};
+use crate::backend::{Backend, Records};
+use crate::{api, meet, page, rtc};
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequestParts, WebSocketUpgrade};
 use axum::http::{Request, Response, StatusCode, request::Parts};
@@ -29,7 +30,7 @@ const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// Connections of one listener, WebSockets included; further ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 65_536;
 /// Pause after a connection could not be taken.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What every handler needs.
 #[derive(Clone)]
@@ -38,13 +39,17 @@ pub struct App {
     pub server: Arc<Server>,
     /// The way to `control`.
     pub backend: Backend,
+    /// The way to the record.
+    pub record: Records,
     /// Reads the clock.
     pub now: Arc<dyn Fn() -> Now + Send + Sync>,
     /// When the media side last gave a sign of life.
     pub alive: Arc<dyn Fn() -> Now + Send + Sync>,
     /// Serve `/meet`.
     pub meet: bool,
-    /// Give tokens to the page on this machine without asking.
+    /// Takes what pages say of their connections; `None` when nothing keeps it.
+    pub client_stats: Option<Arc<ClientStats>>,
+    /// Give tokens to the page, and the record, to this machine without asking.
     pub dev: bool,
 }
 
@@ -64,6 +69,21 @@ pub async fn serve(
     app: App,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
+    serve_with(listener, stop, move |remote, request: Request<Incoming>| {
+        handle(app.clone(), remote, request.map(Body::new))
+    })
+    .await
+}
+
+/// Serves one listener until `stop` is ready; `answer` gets each request with the address it came from.
+pub(crate) async fn serve_with<A>(
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+    answer: impl Fn(SocketAddr, Request<Incoming>) -> A + Clone + Send + Sync + 'static,
+) -> Result<(), ServeError>
+where
+    A: Future<Output = Response<Body>> + Send + 'static,
+{
     let address = listener.local_addr().unwrap_or_else(|_| ([0, 0, 0, 0], 0).into());
     let builder = patient_for_a_while();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -84,11 +104,11 @@ pub async fn serve(
         };
         // Signalling is small messages that somebody waits for.
         let _ = stream.set_nodelay(true);
-        let (builder, app) = (builder.clone(), app.clone());
+        let (builder, answer) = (builder.clone(), answer.clone());
         tokio::spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let app = app.clone();
-                async move { Ok::<_, Infallible>(handle(app, remote, request.map(Body::new)).await) }
+            let service = service_fn(move |request| {
+                let response = answer(remote, request);
+                async move { Ok::<_, Infallible>(response.await) }
             });
             // A client that breaks off, or says nothing in time, is not worth a word.
             let _ = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
@@ -105,7 +125,7 @@ fn patient_for_a_while() -> http1::Builder {
 }
 
 /// Whether accepting can go on: the connection was broken off, or there are no descriptors just now.
-fn is_passing(error: &std::io::Error) -> bool {
+pub(crate) fn is_passing(error: &std::io::Error) -> bool {
     use std::io::ErrorKind as Kind;
     /// `EMFILE` and `ENFILE`.
     const NO_DESCRIPTORS: [i32; 2] = [24, 23];
@@ -158,18 +178,22 @@ async fn handle(app: App, remote: SocketAddr, request: Request<Body>) -> Respons
             Some(upgrade) => rtc::refuse_resume(&app, upgrade, *setup),
             None => respond(with_cors(&http, Answer::empty(404))),
         },
+        Step::Pass { path, token } if path == client_stats::PATH => {
+            respond(with_cors(&http, client_stats::answer(&app, &http, token.as_deref()).await))
+        }
+        Step::Pass { path, token } if path.starts_with(api::PREFIX) => {
+            api::answer(&app, &http, &path, token.as_deref()).await
+        }
         Step::Pass { path, .. } => pass(&app, &http, &path, remote),
     }
 }
 
 fn pass(app: &App, http: &HttpRequest<'_>, path: &str, remote: SocketAddr) -> Response<Body> {
     let not_found = || respond(with_cors(http, http_rules::not_found()));
-    if !app.meet {
-        return not_found();
-    }
     match path {
-        "/meet/token" if app.dev && remote.ip().is_loopback() => meet::token(app, http),
-        _ => meet::file(http.method, path).unwrap_or_else(not_found),
+        "/meet/token" if app.meet && app.dev && remote.ip().is_loopback() => meet::token(app, http),
+        _ if path.starts_with("/meet") && !app.meet => not_found(),
+        _ => page::file(http.method, path).unwrap_or_else(not_found),
     }
 }
 

@@ -1,14 +1,25 @@
-//! What HTTP handlers ask of the rest of the process, as messages.
+//! What HTTP handlers ask of the rest of the process: of the control thread by messages, of the record by calls on a
+//! thread that may wait for the disk.
 //!
 //! The receiving side is wired by the binary; this crate knows only the channel.
+
+mod reports;
+
+pub use reports::{ClientReports, NotStored, ReportSink, Stored, Storing};
 
 use fanlight_base::PeerKey;
 use fanlight_control::{JoinError, JoinRequest};
 use fanlight_sfu::input::Request;
 use fanlight_sfu::output::Signal;
+use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject};
+use fanlight_telemetry::collector::sides::ClientSides;
+use fanlight_telemetry::turn_account::usage::{By, Price, Usage};
+use fanlight_telemetry::turn_account::{AllocationRecord, SessionRecord};
+use fanlight_telemetry::turn_query::{Filter, Page, Slice};
+use serde_json::Value;
 use std::fmt;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Signals that may wait for one WebSocket. A full update of a large room is one signal; a client that is this far
 /// behind is closed and joins anew.
@@ -112,5 +123,115 @@ impl Backend {
 
     fn send(&self, message: ToControl) -> Result<(), BackendError> {
         (self.send)(message)
+    }
+}
+
+/// Questions that read the record at one time: more would only wait for the same disk.
+const READS_MAX: usize = 4;
+/// Questions that may wait for these; further ones are answered with 503.
+const READS_WAITING_MAX: usize = 64;
+
+/// What is on record. Calls may take as long as the disk does.
+pub trait Record: Send + Sync {
+    /// Users' sessions on a TURN relay.
+    fn turn_sessions(&self, filter: &Filter, slice: Slice) -> Result<Page<SessionRecord>, RecordError>;
+
+    /// TURN allocations: those that are open, or all of the session that the filter names.
+    fn turn_allocations(&self, filter: &Filter, slice: Slice) -> Result<Page<AllocationRecord>, RecordError>;
+
+    /// Sessions added up.
+    fn turn_usage(&self, filter: &Filter, by: By, price: Price) -> Result<Vec<Usage>, RecordError>;
+
+    /// How TURN and its inputs fare now: a JSON object. Does not wait.
+    fn turn_health(&self) -> Value;
+
+    /// Connections whose clients have reported.
+    fn clients(&self, query: &ClientQuery) -> Result<Page<ClientConnection>, RecordError>;
+
+    /// The last object of each type and id of a connection, by its number.
+    fn client_latest(&self, number: u64) -> Result<Vec<StoredObject>, RecordError>;
+
+    /// Objects of one type and id of a connection, by its number.
+    fn client_series(&self, number: u64, series: &Series) -> Result<Vec<StoredObject>, RecordError>;
+
+    /// The participant that a connection is of, and its tracks as both sides counted them; `None` when it is of none of ours.
+    fn client_sides(&self, connection: &ClientConnection) -> Result<Option<ClientSides>, RecordError>;
+}
+
+/// Which objects of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Series {
+    /// Their `type`.
+    pub kind: String,
+    /// Their `id`.
+    pub id: String,
+    /// Of reports of this time or later, in nanoseconds since the Unix epoch.
+    pub from_ns: u64,
+    /// Of reports before this time.
+    pub to_ns: u64,
+    /// At most so many, the first ones.
+    pub limit: u64,
+}
+
+/// The record cannot be read, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct RecordError(pub String);
+
+/// Why a question to the record has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// Too many ask.
+    #[error("too many requests read the record just now; try again")]
+    Overloaded,
+    /// It cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+/// A way to the record that lets a few questions through at a time. Cheap to clone.
+#[derive(Clone)]
+pub struct Records {
+    record: Arc<dyn Record>,
+    waiting: Arc<Semaphore>,
+    reading: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Records")
+    }
+}
+
+impl Records {
+    /// A way to this record.
+    pub fn new(record: impl Record + 'static) -> Self {
+        Self {
+            record: Arc::new(record),
+            waiting: Arc::new(Semaphore::new(READS_MAX + READS_WAITING_MAX)),
+            reading: Arc::new(Semaphore::new(READS_MAX)),
+        }
+    }
+
+    /// How TURN and its inputs fare now.
+    pub fn turn_health(&self) -> Value {
+        self.record.turn_health()
+    }
+
+    /// Asks the record on a thread that may wait.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&dyn Record) -> Result<T, RecordError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let _place = self.waiting.try_acquire().map_err(|_| ReadError::Overloaded)?;
+        // The permit goes with the thread: a client that leaves does not make room while its question is still read.
+        let permit = Arc::clone(&self.reading).acquire_owned().await.map_err(|_| ReadError::Overloaded)?;
+        let record = Arc::clone(&self.record);
+        let answer = tokio::task::spawn_blocking(move || {
+            let answer = ask(record.as_ref());
+            drop(permit);
+            answer
+        });
+        Ok(answer.await.map_err(|error| RecordError(error.to_string()))??)
     }
 }

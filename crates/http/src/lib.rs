@@ -1,11 +1,17 @@
-//! HTTP and WebSocket: LiveKit's signalling paths, health, and the page at `/meet`.
+//! HTTP and WebSocket: LiveKit's signalling paths, health, the record's API, metrics, and the pages.
 //!
 //! Whatever can be decided without a socket is decided in `livekit`; the rest of the process is reached through
-//! [`backend::Backend`] alone.
+//! [`backend`] alone.
 
+mod api;
 mod app;
 pub mod backend;
+pub mod collector;
 mod meet;
+mod metrics;
+mod page;
 mod rtc;
 
+pub use api::client_stats::{ClientStats, CollectorKey};
 pub use app::{App, ServeError, serve};
+pub use metrics::{MetricsApp, serve_metrics};

@@ -1,4 +1,4 @@
-//! The page at `/meet` and, for trying it out, its tokens.
+//! Tokens for trying out the page at `/meet`.
 
 use crate::app::{App, respond};
 use axum::body::Body;
@@ -83,63 +83,6 @@ fn is_same_origin(origin: &str, host: &str) -> bool {
     origin.split_once("://").is_some_and(|(_, authority)| authority == host)
 }
 
-/// A file of the page; `None` when the path is not one of its.
-pub(crate) fn file(method: &str, path: &str) -> Option<Response<Body>> {
-    let name = if path == "/meet" { "" } else { path.strip_prefix("/meet/")? };
-    if !matches!(method, "GET" | "HEAD") {
-        return Some(respond(Answer::text(405, "GET it").with("Allow", "GET, HEAD")));
-    }
-    let name = if name.is_empty() { "index.html" } else { name };
-    page::file(name)
-}
-
-#[cfg(feature = "web")]
-mod page {
-    use super::{Body, Response};
-    use axum::http::{StatusCode, header};
-
-    #[derive(rust_embed::RustEmbed)]
-    #[folder = "../../web/dist"]
-    struct Dist;
-
-    pub(super) fn file(name: &str) -> Option<Response<Body>> {
-        let file = Dist::get(name)?;
-        // Vite puts a hash of the content into the names under assets/.
-        let cache =
-            if name.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
-        Response::builder()
-            .status(StatusCode::OK)
-            .header(header::CONTENT_TYPE, mime(name))
-            .header(header::CACHE_CONTROL, cache)
-            .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
-            .body(Body::from(file.data.into_owned()))
-            .ok()
-    }
-
-    fn mime(name: &str) -> &'static str {
-        match name.rsplit_once('.').map(|(_, extension)| extension) {
-            Some("html") => "text/html; charset=utf-8",
-            Some("js" | "mjs") => "text/javascript; charset=utf-8",
-            Some("css") => "text/css; charset=utf-8",
-            Some("svg") => "image/svg+xml",
-            Some("json" | "map") => "application/json",
-            Some("wasm") => "application/wasm",
-            _ => "application/octet-stream",
-        }
-    }
-}
-
-#[cfg(not(feature = "web"))]
-mod page {
-    use super::{Answer, Body, Response, respond};
-
-    pub(super) fn file(name: &str) -> Option<Response<Body>> {
-        let text = "this server was built without its web page (--no-default-features); \
-                    LiveKit's clients and SDKs work as ever\n";
-        (name == "index.html").then(|| respond(Answer::text(404, text)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,27 +92,5 @@ mod tests {
         assert!(is_same_origin("http://127.0.0.1:7880", "127.0.0.1:7880"));
         assert!(!is_same_origin("http://evil.example", "127.0.0.1:7880"));
         assert!(!is_same_origin("null", "127.0.0.1:7880"));
-    }
-
-    #[test]
-    fn paths_outside_the_page_are_not_its() {
-        assert!(file("GET", "/meeting").is_none());
-        assert!(file("GET", "/meet/../Cargo.toml").is_none());
-    }
-
-    #[cfg(not(feature = "web"))]
-    #[test]
-    fn without_the_page_its_path_says_why() {
-        for path in ["/meet", "/meet/"] {
-            assert_eq!(file("GET", path).unwrap().status(), axum::http::StatusCode::NOT_FOUND);
-        }
-    }
-
-    #[cfg(feature = "web")]
-    #[test]
-    fn the_page_is_there_with_and_without_a_slash_so_that_a_link_keeps_its_query() {
-        for path in ["/meet", "/meet/"] {
-            assert_eq!(file("GET", path).unwrap().status(), axum::http::StatusCode::OK);
-        }
     }
 }

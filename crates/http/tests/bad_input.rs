@@ -5,13 +5,18 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
 use fanlight_base::{Now, PeerKey, Redacted};
 use fanlight_control::{JoinRequest, Limits};
-use fanlight_http::backend::{Backend, ToControl};
+use fanlight_http::backend::{Backend, Record, RecordError, Records, Series, ToControl};
 use fanlight_http::{App, serve};
 use fanlight_livekit::server::Server;
 use fanlight_livekit::session::MESSAGE_BYTES_MAX;
 use fanlight_livekit::token::{Grants, Keys, VideoGrant, create};
 use fanlight_sfu::model::{ParticipantInfo, ParticipantState, RoomConfig, RoomInfo};
 use fanlight_sfu::output::{Joined, Signal};
+use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject};
+use fanlight_telemetry::collector::sides::ClientSides;
+use fanlight_telemetry::turn_account::usage::{By, Price, Usage};
+use fanlight_telemetry::turn_account::{AllocationRecord, SessionRecord};
+use fanlight_telemetry::turn_query::{Filter, Page, Slice};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::io::{Read, Write};
@@ -35,6 +40,43 @@ struct Told {
     closed: Vec<PeerKey>,
 }
 
+/// A record of nothing.
+struct Nothing;
+
+impl Record for Nothing {
+    fn turn_sessions(&self, _: &Filter, _: Slice) -> Result<Page<SessionRecord>, RecordError> {
+        Ok(Page { rows: Vec::new(), total: 0 })
+    }
+
+    fn turn_allocations(&self, _: &Filter, _: Slice) -> Result<Page<AllocationRecord>, RecordError> {
+        Ok(Page { rows: Vec::new(), total: 0 })
+    }
+
+    fn turn_usage(&self, _: &Filter, _: By, _: Price) -> Result<Vec<Usage>, RecordError> {
+        Ok(Vec::new())
+    }
+
+    fn turn_health(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
+    fn clients(&self, _: &ClientQuery) -> Result<Page<ClientConnection>, RecordError> {
+        Ok(Page { rows: Vec::new(), total: 0 })
+    }
+
+    fn client_latest(&self, _: u64) -> Result<Vec<StoredObject>, RecordError> {
+        Ok(Vec::new())
+    }
+
+    fn client_series(&self, _: u64, _: &Series) -> Result<Vec<StoredObject>, RecordError> {
+        Ok(Vec::new())
+    }
+
+    fn client_sides(&self, _: &ClientConnection) -> Result<Option<ClientSides>, RecordError> {
+        Ok(None)
+    }
+}
+
 /// The HTTP side alone, with a stand-in for `control` that admits everybody.
 struct Node {
     address: SocketAddr,
@@ -52,9 +94,11 @@ impl Node {
         let app = App {
             server: Arc::new(server()),
             backend: backend(Arc::clone(&told)),
+            record: Records::new(Nothing),
             now: Arc::new(|| NOW),
             alive: Arc::new(|| NOW),
             meet: false,
+            client_stats: None,
             dev: false,
         };
         runtime.spawn(serve(listener, app, std::future::pending()));

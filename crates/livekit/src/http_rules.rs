@@ -78,6 +78,11 @@ impl<'a> HttpRequest<'a> {
 pub struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
+    /// The names, in the order in which they came.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
     /// The first value of this name; empty when there is none.
     pub fn get(&self, name: &str) -> &str {
         self.0.iter().find(|(found, _)| found == name).map_or("", |(_, value)| value)

@@ -1,11 +1,9 @@
 //! What every session of this node shares.
 
 use crate::token::Keys;
-use aws_lc_rs::hmac;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use fanlight_base::{NodeId, Now, ParticipantSid, Redacted};
 use fanlight_control::Limits;
+use fanlight_turn::{ApiKey, Credential, participant_credential, shared_credential};
 use livekit_protocol as proto;
 
 /// LiveKit release whose behaviour is kept: clients switch features by it.
@@ -62,6 +60,13 @@ pub enum IceCredential {
         /// Seconds the credential is good for.
         ttl_s: u32,
     },
+    /// Made for each participant, for this node's own TURN server.
+    Participant {
+        /// The API key that signs it.
+        key: ApiKey,
+        /// Seconds the credential is good for.
+        ttl_s: u32,
+    },
 }
 
 impl Server {
@@ -86,14 +91,22 @@ impl IceServer {
             IceCredential::None => (String::new(), String::new()),
             IceCredential::Static { username, password } => (username.clone(), password.reveal().clone()),
             IceCredential::Shared { secret, ttl_s } => {
-                let username = format!("{}:{participant}", now.unix_s().saturating_add((*ttl_s).into()));
-                let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.reveal().as_bytes());
-                let tag = STANDARD.encode(hmac::sign(&key, username.as_bytes()));
-                (username, tag)
+                told(shared_credential(secret, participant.as_str(), expires_s(now, *ttl_s)))
+            }
+            IceCredential::Participant { key, ttl_s } => {
+                told(participant_credential(key, participant, expires_s(now, *ttl_s)))
             }
         };
         proto::IceServer { urls: self.urls.clone(), username, credential }
     }
+}
+
+fn expires_s(now: Now, ttl_s: u32) -> u64 {
+    now.unix_s().saturating_add(ttl_s.into())
+}
+
+fn told(credential: Credential) -> (String, String) {
+    (credential.username, credential.password.reveal().clone())
 }
 
 #[cfg(test)]
@@ -111,5 +124,17 @@ mod tests {
         assert_eq!(entry.username, "15400:PA_x");
         assert_eq!(entry.credential.len(), 28);
         assert!(!format!("{server:?}").contains("north"));
+    }
+
+    #[test]
+    fn our_own_turn_gets_livekits_credential_of_one_participant() {
+        let key = ApiKey { key: "devkey".to_owned(), secret: Redacted::new("secret".to_owned()) };
+        let credential = IceCredential::Participant { key, ttl_s: 300 };
+        let server = IceServer { urls: vec!["turn:h:3478?transport=udp".to_owned()], credential };
+        let now = Now { mono_ns: 0, unix_ns: 1_795_231_283_000_000_000 };
+        let entry = server.to_proto(now, &"PA_J7mXq2Zk9LpQ".into());
+        // As LiveKit 1.13.5 made it.
+        assert_eq!(entry.username, "zgTNxMjM1kzNxwXUwxUOrplMxhVb3o0XBBFfyrs1srMyA");
+        assert_eq!(entry.credential, "2hnSLAnflS6Ka6xHoKKiCtf37DNbX1RiPaNBjFnaqmY");
     }
 }

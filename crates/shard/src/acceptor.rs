@@ -227,7 +227,7 @@ impl<F: Fn(&str) -> Option<ShardHandle>> Accepting<F> {
 }
 
 /// Whom an address counts for: one host has a whole IPv6 /64.
-fn host(ip: IpAddr) -> IpAddr {
+pub(crate) fn host(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => ip,
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),

@@ -4,10 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
-    ($snapshot:ident, $cells:ident, $shared:ident, $of:literal; $($(#[$doc:meta])* $name:ident,)+) => {
+    ($snapshot:ident, $cells:ident, $shared:ident, $of:literal; $($(#[doc = $doc:literal])* $name:ident,)+) => {
         #[doc = concat!("A snapshot of ", $of, ".")]
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-        pub struct $snapshot { $($(#[$doc])* pub $name: u64,)+ }
+        pub struct $snapshot { $($(#[doc = $doc])* pub $name: u64,)+ }
+
+        impl $snapshot {
+            /// Each with its name and what it counts.
+            pub fn fields(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + use<> {
+                [$((stringify!($name), concat!($($doc),*), self.$name),)+].into_iter()
+            }
+        }
 
         #[derive(Debug, Default)]
         struct $cells { $($name: AtomicU64,)+ }
@@ -79,6 +86,12 @@ counters! {
     tcp_dropped,
     /// ICE-TCP connections closed: too many, or for no session here.
     tcp_refused,
+    /// Packets that came through our own TURN server, without a socket in between.
+    turn_packets_in,
+    /// Packets handed to our own TURN server.
+    turn_packets_out,
+    /// Packets not handed over because the TURN thread was too far behind.
+    turn_dropped,
     /// Events refused by the store's queue.
     events_refused,
     /// Signals whose connection was gone or too slow.
@@ -91,6 +104,62 @@ counters! {
     handshakes_waited,
     /// Handshake datagrams dropped because too many waited.
     handshakes_dropped,
+}
+
+counters! {
+    TurnCounters, TurnCells, SharedTurnCounters, "what the TURN thread counts";
+    /// Loop turns.
+    turns,
+    /// Allocations there are.
+    allocations_open,
+    /// Allocations made.
+    allocations,
+    /// Datagrams and frames from clients.
+    received,
+    /// Of those, neither STUN nor ChannelData, or against their rules.
+    unreadable,
+    /// Binding requests answered.
+    bindings,
+    /// Allocate, Refresh, CreatePermission and ChannelBind requests.
+    requests,
+    /// Of those, answered with success.
+    successes,
+    /// Error responses.
+    errors,
+    /// Unauthenticated errors not sent: too many to that network.
+    errors_withheld,
+    /// Payload packets from clients to peers.
+    to_peers,
+    /// Payload packets from clients to media of this node.
+    to_media,
+    /// Payload packets to clients.
+    to_clients,
+    /// Payload packets dropped, for whatever reason.
+    dropped,
+    /// Quotas hit.
+    quota_hits,
+    /// Relay sockets that could not be opened.
+    relays_refused,
+    /// Packets for media dropped because its thread was too far behind.
+    media_dropped,
+    /// Packets not sent because a socket buffer was full.
+    udp_blocked,
+    /// Packets the kernel would not send.
+    udp_failed,
+    /// Streams accepted.
+    streams,
+    /// Streams closed at once: too many, in all or from one address.
+    streams_refused,
+    /// Streams closed for what they sent, or because their TLS failed.
+    streams_broken,
+    /// Streams closed because they made no allocation in time.
+    streams_idle,
+    /// Frames not sent because a stream was too slow.
+    frames_dropped,
+    /// Events the store's queue had no room for at once; they wait.
+    events_waited,
+    /// Events dropped because too many waited.
+    events_dropped,
 }
 
 counters! {

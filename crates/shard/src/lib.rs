@@ -1,17 +1,25 @@
-//! One media thread: sockets around one [`Sfu`](fanlight_sfu::Sfu).
+//! One media thread: sockets around one [`Sfu`](fanlight_sfu::Sfu); and the TURN thread, around one
+//! [`TurnServer`](fanlight_turn::TurnServer).
 //!
 //! The thread knows no protocol. Each turn it takes one [`Now`](fanlight_base::Now), feeds commands and datagrams to
 //! the core, drains it once and sends what came out. It never waits on anyone: a full sink gives the value back.
 
 mod acceptor;
+mod backlog;
 mod clock;
 mod counters;
+mod handover;
 mod tcp;
+mod turn;
 mod udp;
 mod worker;
 
 pub use acceptor::{Acceptor, AcceptorError};
 pub use clock::Clock;
-pub use counters::{AcceptorCounters, Counters, Load, ShardCounters, ShardLoad, SharedAcceptorCounters};
+pub use counters::{
+    AcceptorCounters, Counters, Load, ShardCounters, ShardLoad, SharedAcceptorCounters, SharedTurnCounters,
+    TurnCounters,
+};
+pub use turn::{ShardOf, TlsError, TlsIdentity, TurnError, TurnGate, TurnListen, TurnSockets, TurnThread};
 pub use udp::{Endpoint, UdpError, bind as bind_udp};
 pub use worker::{Control, Message, Shard, ShardError, ShardHandle, Sinks};

@@ -1,12 +1,11 @@
 //! ICE over TCP: framed connections that look like datagrams to the core.
 
+use crate::backlog::Backlog;
 use fanlight_base::{Addresses, Mono};
 use fanlight_transport::framing::{FrameReader, frame_header};
 use mio::net::TcpStream;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
-/// Bytes that may wait for a slow receiver: half a second at 8 Mbit/s. Beyond it frames are dropped and counted.
-const WRITE_BACKLOG_BYTES: usize = 512 << 10;
 /// Bytes of one read.
 const READ_BYTES: usize = 16 << 10;
 /// Reads of one connection in one turn: 256 kB, about 2 ms of work.
@@ -18,8 +17,7 @@ pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
     pub(crate) since: Mono,
     input: FrameReader,
-    output: Vec<u8>,
-    written: usize,
+    output: Backlog,
 }
 
 /// What one turn brought.
@@ -36,7 +34,7 @@ impl Connection {
     pub(crate) fn new(addresses: Addresses, stream: TcpStream, since: Mono, first: &[u8]) -> Self {
         let mut input = FrameReader::new();
         input.push(first);
-        Self { addresses, stream, since, input, output: Vec::new(), written: 0 }
+        Self { addresses, stream, since, input, output: Backlog::default() }
     }
 
     /// Hands every complete frame to `each`; an error (the end of the stream included) means that the connection is
@@ -63,35 +61,17 @@ impl Connection {
     /// Queues one packet as a frame; `false` when the connection is too slow and the packet is dropped.
     pub(crate) fn send(&mut self, packet: &[u8]) -> bool {
         let Some(header) = frame_header(packet.len()) else { return false };
-        if self.output.len() - self.written + packet.len() + header.len() > WRITE_BACKLOG_BYTES {
+        if !self.output.has_room(packet.len() + header.len()) {
             return false;
         }
-        self.output.extend_from_slice(&header);
-        self.output.extend_from_slice(packet);
+        self.output.end().extend_from_slice(&header);
+        self.output.end().extend_from_slice(packet);
         true
     }
 
     /// Writes what waits.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        while self.written < self.output.len() {
-            match self.stream.write(self.output.get(self.written..).unwrap_or_default()) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => self.written += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // A receiver that always lags a little must not make the buffer grow for ever.
-                    if self.written > WRITE_BACKLOG_BYTES {
-                        self.output.drain(..self.written);
-                        self.written = 0;
-                    }
-                    return Ok(());
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.output.clear();
-        self.written = 0;
-        Ok(())
+        self.output.flush(&mut self.stream)
     }
 
     fn frames(
@@ -116,7 +96,9 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backlog::BACKLOG_BYTES;
     use fanlight_base::Protocol;
+    use std::io::Write;
     use std::net::TcpListener;
 
     fn pair() -> (Connection, std::net::TcpStream) {
@@ -144,7 +126,7 @@ mod tests {
         let (mut near, _far) = pair();
         let sent = (0..1000).filter(|_| near.send(&[0; 1200])).count();
         assert!(sent < 1000);
-        assert!(near.output.len() <= WRITE_BACKLOG_BYTES);
+        assert!(near.output.held() <= BACKLOG_BYTES);
     }
 
     #[test]
@@ -156,7 +138,7 @@ mod tests {
             near.flush().unwrap();
             far.read_exact(&mut taken).unwrap();
         }
-        assert!(near.output.len() <= 2 * WRITE_BACKLOG_BYTES + (64 << 10), "{}", near.output.len());
+        assert!(near.output.held() <= 2 * BACKLOG_BYTES + (64 << 10), "{}", near.output.held());
     }
 
     #[test]

@@ -26,10 +26,12 @@ pub struct Endpoint {
 #[derive(Debug, thiserror::Error)]
 pub enum UdpError {
     /// Binding failed.
-    #[error("cannot bind UDP {address}: {source}; choose another rtc.udp_port or end what holds it")]
+    #[error("cannot bind UDP {address}: {source}; choose another {setting} or end what holds it")]
     Bind {
         /// Which address.
         address: SocketAddr,
+        /// The configuration key of its port.
+        setting: &'static str,
         /// Why.
         source: io::Error,
     },
@@ -43,8 +45,8 @@ pub enum UdpError {
     },
 }
 
-/// Binds a non-blocking socket; port 0 takes a free one.
-pub fn bind(bound: SocketAddr) -> Result<Endpoint, UdpError> {
+/// Binds a non-blocking socket; port 0 takes a free one. `setting` is the configuration key of the port.
+pub fn bind(bound: SocketAddr, setting: &'static str) -> Result<Endpoint, UdpError> {
     let open = || -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(bound), Type::DGRAM, None)?;
         if bound.is_ipv6() {
@@ -54,7 +56,7 @@ pub fn bind(bound: SocketAddr) -> Result<Endpoint, UdpError> {
         socket.bind(&bound.into())?;
         Ok(socket)
     };
-    let socket = open().map_err(|source| UdpError::Bind { address: bound, source })?;
+    let socket = open().map_err(|source| UdpError::Bind { address: bound, setting, source })?;
     let socket = UdpSocket::from_std(socket.into());
     let bound = socket.local_addr().map_err(|source| UdpError::Setup { address: bound, source })?;
     Ok(Endpoint { bound, socket })
@@ -65,8 +67,26 @@ pub(crate) struct Udp {
     pub(crate) bound: SocketAddr,
     pub(crate) socket: UdpSocket,
     state: UdpSocketState,
-    buffer: Vec<u8>,
+}
+
+/// What one receive call fills; all sockets of a thread share it.
+pub(crate) struct ReceiveBuffer {
+    bytes: Vec<u8>,
     metas: [RecvMeta; BATCH_SIZE],
+}
+
+impl ReceiveBuffer {
+    pub(crate) fn new() -> Self {
+        Self { bytes: vec![0; RECEIVE_BYTES * BATCH_SIZE], metas: [RecvMeta::default(); BATCH_SIZE] }
+    }
+}
+
+/// What one receive call brought.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Received {
+    pub(crate) datagrams: u64,
+    /// The call had room for more: the queue was empty by then, and what came since is announced by the poll.
+    pub(crate) all: bool,
 }
 
 /// What one send did.
@@ -79,38 +99,45 @@ pub(crate) struct Sent {
 }
 
 impl Udp {
-    pub(crate) fn new(endpoint: Endpoint) -> Result<Self, UdpError> {
+    /// A socket as the kernel makes it: for relays, of which there are thousands.
+    pub(crate) fn plain(endpoint: Endpoint) -> Result<Self, UdpError> {
         let Endpoint { bound, socket } = endpoint;
         let setup = |source| UdpError::Setup { address: bound, source };
         let state = UdpSocketState::new(UdpSockRef::from(&socket)).map_err(setup)?;
+        Ok(Self { bound, socket, state })
+    }
+
+    /// A socket that many share, with large buffers.
+    pub(crate) fn new(endpoint: Endpoint) -> Result<Self, UdpError> {
+        let udp = Self::plain(endpoint)?;
+        let Self { bound, socket, state } = &udp;
+        let setup = |source| UdpError::Setup { address: *bound, source };
         for set in [UdpSocketState::set_recv_buffer_size, UdpSocketState::set_send_buffer_size] {
-            set(&state, UdpSockRef::from(&socket), BUFFER_BYTES).map_err(setup)?;
+            set(state, UdpSockRef::from(socket), BUFFER_BYTES).map_err(setup)?;
         }
         let buffers = [
-            (state.recv_buffer_size(UdpSockRef::from(&socket)).map_err(setup)?, "receive", "rmem_max"),
-            (state.send_buffer_size(UdpSockRef::from(&socket)).map_err(setup)?, "send", "wmem_max"),
+            (state.recv_buffer_size(UdpSockRef::from(socket)).map_err(setup)?, "receive", "rmem_max"),
+            (state.send_buffer_size(UdpSockRef::from(socket)).map_err(setup)?, "send", "wmem_max"),
         ];
         for warning in buffers.iter().filter_map(|(bytes, name, sysctl)| warning(*bytes, name, sysctl)) {
             tracing::warn!("UDP {bound}: {warning}");
         }
-        Ok(Self {
-            bound,
-            socket,
-            state,
-            buffer: vec![0; RECEIVE_BYTES * BATCH_SIZE],
-            metas: [RecvMeta::default(); BATCH_SIZE],
-        })
+        Ok(udp)
     }
 
-    /// Receives once; hands every datagram to `each` and tells how many there were. `WouldBlock` when there are none.
-    pub(crate) fn receive(&mut self, mut each: impl FnMut(Addresses, &mut [u8])) -> io::Result<u64> {
+    /// Receives once and hands every datagram to `each`. `WouldBlock` when there are none.
+    pub(crate) fn receive(
+        &self,
+        buffer: &mut ReceiveBuffer,
+        mut each: impl FnMut(Addresses, &mut [u8]),
+    ) -> io::Result<Received> {
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] = {
-            let mut chunks = self.buffer.chunks_mut(RECEIVE_BYTES);
+            let mut chunks = buffer.bytes.chunks_mut(RECEIVE_BYTES);
             std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()))
         };
-        let count = self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut self.metas)?;
+        let count = self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut buffer.metas)?;
         let mut datagrams = 0;
-        for (meta, chunk) in self.metas.iter().zip(self.buffer.chunks_mut(RECEIVE_BYTES)).take(count) {
+        for (meta, chunk) in buffer.metas.iter().zip(buffer.bytes.chunks_mut(RECEIVE_BYTES)).take(count) {
             let addresses = Addresses { local: self.bound, remote: meta.addr, protocol: Protocol::Udp };
             let Some(bytes) = chunk.get_mut(..meta.len) else { continue };
             for datagram in bytes.chunks_mut(meta.stride.max(1)) {
@@ -118,7 +145,7 @@ impl Udp {
                 each(addresses, datagram);
             }
         }
-        Ok(datagrams)
+        Ok(Received { datagrams, all: count < BATCH_SIZE })
     }
 
     /// Sends a run, in one call where the kernel segments, else in as many as it takes.
@@ -223,7 +250,7 @@ mod tests {
             let text = std::fs::read_to_string(format!("/proc/sys/net/core/{name}")).unwrap();
             text.trim().parse().unwrap()
         };
-        let udp = Udp::new(bind(([127, 0, 0, 1], 0).into()).unwrap()).unwrap();
+        let udp = Udp::new(bind(([127, 0, 0, 1], 0).into(), "a port").unwrap()).unwrap();
         let received = udp.state.recv_buffer_size(UdpSockRef::from(&udp.socket)).unwrap();
         let sent = udp.state.send_buffer_size(UdpSockRef::from(&udp.socket)).unwrap();
         assert!(received >= BUFFER_BYTES.min(allowed("rmem_max")), "{received}");
@@ -234,8 +261,8 @@ mod tests {
     fn a_run_arrives_as_its_packets() {
         use fanlight_base::{RunHint, SendBatch};
         let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let (a, b) = (bind(loopback).unwrap(), bind(loopback).unwrap());
-        let (a, mut b) = (Udp::new(a).unwrap(), Udp::new(b).unwrap());
+        let (a, b) = (bind(loopback, "a port").unwrap(), bind(loopback, "a port").unwrap());
+        let (a, b) = (Udp::new(a).unwrap(), Udp::new(b).unwrap());
         let addresses = Addresses { local: a.bound, remote: b.bound, protocol: Protocol::Udp };
         let mut batch = SendBatch::new();
         let mut hint = RunHint::default();
@@ -244,9 +271,9 @@ mod tests {
         }
         let sent = a.send(&batch.runs()[0]);
         assert_eq!((sent.packets, sent.blocked, sent.failed), (3, 0, 0));
-        let mut got = Vec::new();
+        let (mut got, mut buffer) = (Vec::new(), ReceiveBuffer::new());
         while got.len() < 3 {
-            let _ = b.receive(|from, datagram| got.push((from.remote, datagram.to_vec())));
+            let _ = b.receive(&mut buffer, |from, datagram| got.push((from.remote, datagram.to_vec())));
         }
         let expected: Vec<_> =
             [(1u8, 100), (2, 100), (3, 60)].map(|(byte, len)| (a.bound, vec![byte; len])).into();

@@ -2,8 +2,10 @@
 
 use crate::clock::Clock;
 use crate::counters::{Counters, Load, ShardCounters, ShardLoad};
+use crate::handover::{Packets, Relayed, Way};
 use crate::tcp::Connection;
-use crate::udp::{Endpoint, Udp, UdpError, kernel_drops};
+use crate::turn::TurnGate;
+use crate::udp::{Endpoint, ReceiveBuffer, Udp, UdpError, kernel_drops};
 use fanlight_base::{Addresses, Mono, Now, PeerKey, Protocol, RoomSid, SendBatch};
 use fanlight_events::Event;
 use fanlight_sfu::Sfu;
@@ -11,9 +13,10 @@ use fanlight_sfu::input::Command;
 use fanlight_sfu::model::DisconnectReason;
 use fanlight_sfu::output::{Output, Signal};
 use mio::{Events, Interest, Poll, Token, Waker};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SendError, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
@@ -26,6 +29,8 @@ const COMMANDS_MAX: usize = 4096;
 const COMMANDS_PER_TURN: usize = 64;
 /// Receive calls of one socket in one turn: with GRO up to 64 datagrams each, about 2 ms of work.
 const RECEIVES_PER_TURN: usize = 16;
+/// Runs taken from the TURN thread in one turn: at most as many packets as from a busy socket.
+const RELAYED_PER_TURN: usize = 64;
 /// ICE-TCP connections of one shard.
 const CONNECTIONS_MAX: usize = 16_384;
 /// A connection whose 5-tuple belongs to no transport after so long is closed: no check of it was authenticated, or its
@@ -110,6 +115,8 @@ pub enum ShardError {
 pub struct ShardHandle {
     messages: SyncSender<Message>,
     waker: Arc<Waker>,
+    /// What came in by TURN.
+    pub(crate) relayed: Way<Relayed>,
 }
 
 /// The shard is gone.
@@ -143,12 +150,13 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Starts a thread around `sfu` that serves `endpoints`.
+    /// Starts a thread around `sfu` that serves `endpoints`. What it answers to relays goes through `turn`.
     pub fn start(
         name: String,
         sfu: Sfu,
         clock: Clock,
         endpoints: Vec<Endpoint>,
+        turn: Option<TurnGate>,
         sinks: Sinks,
     ) -> Result<Self, ShardError> {
         let poll = Poll::new()?;
@@ -160,12 +168,15 @@ impl Shard {
         }
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let (sender, messages) = sync_channel(COMMANDS_MAX);
+        let (relayed, from_turn) = Way::new(Arc::clone(&waker));
         let (counters, load) = (Counters::default(), Load::default());
         let worker = Worker {
             sfu,
             clock,
             poll,
             sockets,
+            buffer: ReceiveBuffer::new(),
+            turn: turn.map(|gate| Turn { way: gate.0, from_turn, relays: FxHashSet::default() }),
             connections: BTreeMap::new(),
             by_addresses: FxHashMap::default(),
             next_connection: FIRST_CONNECTION,
@@ -183,7 +194,7 @@ impl Shard {
             more: Vec::new(),
         };
         let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
-        Ok(Self { handle: ShardHandle { messages: sender, waker }, counters, load, thread })
+        Ok(Self { handle: ShardHandle { messages: sender, waker, relayed }, counters, load, thread })
     }
 
     /// Ends the thread and waits for it; `false` when it had panicked.
@@ -194,11 +205,21 @@ impl Shard {
     }
 }
 
+/// The TURN thread as seen from here.
+struct Turn {
+    way: Way<Packets>,
+    from_turn: Receiver<Relayed>,
+    /// Relays that packets came from; an ICE-lite agent sends nowhere else. Bounded by TURN's port range.
+    relays: FxHashSet<SocketAddr>,
+}
+
 struct Worker {
     sfu: Sfu,
     clock: Clock,
     poll: Poll,
     sockets: Vec<Udp>,
+    buffer: ReceiveBuffer,
+    turn: Option<Turn>,
     connections: BTreeMap<usize, Connection>,
     by_addresses: FxHashMap<Addresses, usize>,
     next_connection: usize,
@@ -241,6 +262,7 @@ impl Worker {
             let now = self.clock.now();
             self.counters.turns += 1;
             let stop = self.take_messages(now);
+            self.take_relayed(now);
             let mut ready = std::mem::take(&mut self.more);
             let waiting = ready.len();
             for token in events.iter().map(|event| event.token().0) {
@@ -285,6 +307,27 @@ impl Worker {
         false
     }
 
+    fn take_relayed(&mut self, now: Now) {
+        let Some(turn) = &mut self.turn else { return };
+        for _ in 0..RELAYED_PER_TURN {
+            match turn.from_turn.try_recv() {
+                Ok(Relayed::Packets(mut packets)) => {
+                    let addresses = packets.addresses;
+                    turn.relays.insert(addresses.remote);
+                    self.counters.turn_packets_in += packets.count();
+                    for packet in packets.each() {
+                        self.sfu.handle_datagram(now, addresses, packet, &mut self.batch);
+                    }
+                }
+                Ok(Relayed::Forget(address)) => {
+                    turn.relays.remove(&address);
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+            }
+        }
+        self.hurry = true;
+    }
+
     fn connect(&mut self, now: Now, stream: std::net::TcpStream, addresses: Addresses, first: &[u8]) {
         let mut stream = mio::net::TcpStream::from_std(stream);
         let token = self.next_connection;
@@ -306,17 +349,20 @@ impl Worker {
         if token >= FIRST_CONNECTION {
             return token != WAKE.0 && self.receive_tcp(now, token);
         }
-        let Some(socket) = self.sockets.get_mut(token) else { return false };
+        let Some(socket) = self.sockets.get(token) else { return false };
         for _ in 0..RECEIVES_PER_TURN {
             let (sfu, batch, counters) = (&mut self.sfu, &mut self.batch, &mut self.counters);
-            let received = socket.receive(|addresses, datagram| {
+            let received = socket.receive(&mut self.buffer, |addresses, datagram| {
                 counters.udp_bytes_in += datagram.len() as u64;
                 sfu.handle_datagram(now, addresses, datagram, batch);
             });
             match received {
-                Ok(datagrams) => {
+                Ok(received) => {
                     self.counters.udp_receives += 1;
-                    self.counters.udp_packets_in += datagrams;
+                    self.counters.udp_packets_in += received.datagrams;
+                    if received.all {
+                        return false;
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 // An ICMP error of an earlier send; the datagrams behind it are still there.
@@ -398,6 +444,16 @@ impl Worker {
         }
         let mut slow = Vec::new();
         for run in self.batch.runs().iter().filter(|run| run.segments() > 0) {
+            if let Some(turn) = &mut self.turn
+                && run.addresses.protocol == Protocol::Udp
+                && turn.relays.contains(&run.addresses.remote)
+            {
+                match turn.way.offer(Packets::of(run)) {
+                    true => self.counters.turn_packets_out += run.segments() as u64,
+                    false => self.counters.turn_dropped += run.segments() as u64,
+                }
+                continue;
+            }
             match run.addresses.protocol {
                 Protocol::Udp => {
                     let Some(socket) = self.sockets.iter().find(|socket| socket.bound == run.addresses.local)
@@ -433,6 +489,9 @@ impl Worker {
             }
         }
         self.batch.clear();
+        if let Some(turn) = &mut self.turn {
+            turn.way.announce();
+        }
         for token in slow {
             self.disconnect(token);
         }

@@ -110,8 +110,9 @@ fn start_shard(
         }),
         event: Box::new(|_| true),
     };
-    let udp = bind_udp(([127, 0, 0, 1], 0).into()).expect("a socket");
-    Shard::start(format!("shard-{shard}"), sfu, Clock::new(anchor), vec![udp], sinks).expect("it starts")
+    let udp = bind_udp(([127, 0, 0, 1], 0).into(), "rtc.udp_port").expect("a socket");
+    Shard::start(format!("shard-{shard}"), sfu, Clock::new(anchor), vec![udp], None, sinks)
+        .expect("it starts")
 }
 
 fn no_data(_: &[u8], _: &Sender<'_>) -> Result<Routed, BadEnvelope> {

@@ -128,5 +128,6 @@ fn subscribed() -> TrackSubscribed {
         kind: Kind::Video,
         source: "camera".into(),
         codec: "video/VP8".into(),
+        ssrc: 0,
     }
 }

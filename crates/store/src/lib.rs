@@ -4,14 +4,21 @@
 //! as it can. What the rows are and when they are written is `telemetry::Pipeline`'s business; here are the file, the
 //! thread and the clock.
 
+pub mod collector;
 pub mod coturn;
+mod import;
+mod monitor;
 mod read;
+mod read_turn;
 mod sender;
 mod sqlite;
 mod store;
 mod writer;
 
-pub use read::{ReportError, TurnQuery, report, turn_open_allocations, turn_sessions};
+pub use import::{ImportError, TurnImport};
+pub use monitor::{TurnHealth, TurnMonitor};
+pub use read::{ReportError, report};
+pub use read_turn::{turn_allocations, turn_sessions, turn_status, turn_usage};
 pub use sender::{EventSender, QUEUE_FACTS, QUEUE_SAMPLES};
 pub use store::{Closed, RETENTION_DAYS_DEFAULT, Settings, Store, StoreError};
 

@@ -2,13 +2,12 @@
 //! the other.
 
 use crate::DATABASE_FILE;
-use crate::sqlite::{VERSION, int, read_counters, turn, version};
+use crate::collector::put_beside;
+use crate::sqlite::{VERSION, read_counters, version};
 use fanlight_base::RoomSid;
 use fanlight_events::{Direction, Kind, TrackCounters};
 use fanlight_telemetry::Report;
-use fanlight_telemetry::report::{ParticipantReport, RoomReport, TimelineReport, TrackReport};
-use fanlight_telemetry::turn_account::{AllocationRecord, SessionRecord};
-use rusqlite::types::Value;
+use fanlight_telemetry::report::{ParticipantReport, RelayReport, RoomReport, TimelineReport, TrackReport};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -51,68 +50,41 @@ pub enum ReportError {
     },
 }
 
-/// Everything on record of the rooms with this name, or of the one with this sid, as of one moment.
+/// Everything on record of the rooms with this name, or of the one with this sid, as of one moment, with what their clients
+/// counted as far as they reported it.
 pub fn report(dir: &Path, room: &str) -> Result<Report, ReportError> {
-    let report = read(dir, |connection| read_rooms(connection, room))?;
+    let mut report = read(dir, |connection| read_rooms(connection, room))?;
     if report.rooms.is_empty() {
         return Err(ReportError::NotFound { room: room.to_owned(), path: dir.join(DATABASE_FILE) });
     }
+    put_beside(dir, &mut report)?;
     Ok(report)
 }
 
-/// Which TURN sessions are asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TurnQuery {
-    /// Begun at this time or later, milliseconds since the Unix epoch.
-    pub from_ms: Option<u64>,
-    /// Begun before this time.
-    pub to_ms: Option<u64>,
-    /// Of this person.
-    pub person: Option<String>,
-    /// In this room.
-    pub room: Option<String>,
-    /// In this realm.
-    pub realm: Option<String>,
-}
-
-/// TURN sessions on record, open ones included, the oldest first.
-pub fn turn_sessions(dir: &Path, query: &TurnQuery) -> Result<Vec<SessionRecord>, ReportError> {
-    let mut condition = "1".to_owned();
-    let mut parameters = Vec::new();
-    let mut wish = |column: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            parameters.push(value);
-            condition.push_str(&format!(" AND {column} ?{}", parameters.len()));
-        }
-    };
-    let text = |value: &Option<String>| value.clone().map(Value::Text);
-    wish("started_ms >=", query.from_ms.map(|ms| Value::Integer(int(ms))));
-    wish("started_ms <", query.to_ms.map(|ms| Value::Integer(int(ms))));
-    wish("person =", text(&query.person));
-    wish("room =", text(&query.room));
-    wish("realm =", text(&query.realm));
-    read(dir, |connection| turn::sessions(connection, &condition, &parameters))
-}
-
-/// TURN allocations that are open now, the oldest first.
-pub fn turn_open_allocations(dir: &Path) -> Result<Vec<AllocationRecord>, ReportError> {
-    read(dir, |connection| turn::allocations(connection, "ended_low_ms IS NULL", &[]))
-}
-
-/// Reads from one moment of the database of a data directory.
-fn read<T>(
+/// Reads from one moment of the record of a data directory.
+pub(crate) fn read<T>(
     dir: &Path,
     read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
 ) -> Result<T, ReportError> {
-    let path = dir.join(DATABASE_FILE);
+    read_file(dir, DATABASE_FILE, VERSION, read)
+}
+
+/// Reads from one moment of a database of a data directory.
+pub(crate) fn read_file<T>(
+    dir: &Path,
+    file: &str,
+    known: u32,
+    read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
+) -> Result<T, ReportError> {
+    let path = dir.join(file);
     if !path.is_file() {
         return Err(ReportError::NoDatabase(path));
     }
     let sqlite = |error| ReportError::Sqlite { path: path.clone(), error };
     let mut connection = connect(&path).map_err(sqlite)?;
     let found = version(&connection).map_err(sqlite)?;
-    if found != VERSION {
-        return Err(ReportError::Version { path, found, known: VERSION });
+    if found != known {
+        return Err(ReportError::Version { path, found, known });
     }
     let snapshot = connection.transaction().map_err(sqlite)?;
     read(&snapshot).map_err(sqlite)
@@ -165,13 +137,45 @@ fn participants(connection: &Connection, room: &RoomSid) -> Result<Vec<Participa
             reason: row.get(4)?,
             client: serde_json::from_str(&row.get::<_, String>(5)?).unwrap_or_default(),
             tracks: Vec::new(),
+            relay: None,
             connect_ms: optional(row, 6)?,
             connection_type: row.get(7)?,
         })
     })?;
     let mut participants = rows.collect::<Result<Vec<_>, _>>()?;
     tracks(connection, room, &mut participants)?;
+    relays(connection, room, &mut participants)?;
     Ok(participants)
+}
+
+/// Time on a TURN relay. A session's row has the sums of its ended allocations; the open ones are added.
+fn relays(
+    connection: &Connection,
+    room: &RoomSid,
+    participants: &mut [ParticipantReport],
+) -> Result<(), rusqlite::Error> {
+    let mut statement = connection.prepare(
+        "SELECT s.participant_sid, count(*), sum(max(s.low_ms, coalesce(o.until_ms, 0)) - s.started_ms),
+                sum(s.peer_tx_bytes + coalesce(o.tx_bytes, 0)), sum(s.peer_rx_bytes + coalesce(o.rx_bytes, 0))
+         FROM turn_sessions s LEFT JOIN
+              (SELECT session, max(max(last_status_ms, active_until_ms)) AS until_ms,
+                      sum(peer_tx_bytes) AS tx_bytes, sum(peer_rx_bytes) AS rx_bytes
+               FROM turn_allocations WHERE ended_low_ms IS NULL GROUP BY session) o ON o.session = s.number
+         WHERE s.room_sid = ?1 AND s.room_sid <> '' GROUP BY s.participant_sid",
+    )?;
+    let mut rows = statement.query([room.as_str()])?;
+    while let Some(row) = rows.next()? {
+        let sid: String = row.get(0)?;
+        if let Some(participant) = participants.iter_mut().find(|one| one.sid.as_str() == sid) {
+            participant.relay = Some(RelayReport {
+                sessions: unsigned(row, 1)?,
+                held_ms: unsigned(row, 2)?,
+                sent_bytes: unsigned(row, 3)?,
+                received_bytes: unsigned(row, 4)?,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// All tracks of a room in one query, handed to their participants.
@@ -219,16 +223,18 @@ fn track_row(row: &Row<'_>) -> Result<TrackReport, rusqlite::Error> {
         peak_bps: unsigned(row, 9)?,
         publisher: row.get::<_, String>(10)?.into(),
         counters: read_counters(row, 11)?,
+        client: None,
     })
 }
 
-/// The room's own events, and those of the whole node while it lasted: what was refused may have been this room's.
+/// The room's own events, and those of the whole node while it lasted: what was refused may have been this room's. Users of
+/// a TURN server who are nobody in this room are not.
 fn timeline(connection: &Connection, room: &RoomReport) -> Result<Vec<TimelineReport>, rusqlite::Error> {
     let mut statement = connection.prepare(
         "SELECT t_ms, event, participant_sid, track_sid, fields, id FROM timeline WHERE room_sid = ?1
          UNION ALL
          SELECT t_ms, event, participant_sid, track_sid, fields, id FROM timeline
-         WHERE room_sid = '' AND t_ms BETWEEN ?2 AND ?3
+         WHERE room_sid = '' AND t_ms BETWEEN ?2 AND ?3 AND event NOT IN ('turn_session_ended', 'turn_quota_hit')
          ORDER BY t_ms, id",
     )?;
     let from_ms = i64::try_from(room.started_ms).unwrap_or(i64::MAX);

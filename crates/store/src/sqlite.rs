@@ -36,6 +36,8 @@ pub(crate) struct Database {
     connection: Connection,
     /// Whether the connection is made anew before the next use: after an I/O error its state is not to be trusted.
     reopen: bool,
+    /// How TURN fares, to be written with the next batch.
+    turn_status: Option<String>,
     /// Held, not read: the lock goes with the process, however it ends.
     _lock: File,
 }
@@ -53,10 +55,16 @@ pub(crate) struct Resumed {
 #[error(transparent)]
 pub(crate) struct WriteError(#[from] rusqlite::Error);
 
+impl From<WriteError> for rusqlite::Error {
+    fn from(WriteError(error): WriteError) -> Self {
+        error
+    }
+}
+
 impl Database {
     /// Opens and locks the database of `dir`, brings its schema up to date and closes what a crash left open.
     pub(crate) fn open(dir: &Path, settings: &Settings, now: Now) -> Result<(Self, Resumed), StoreError> {
-        let lock = lock(dir)?;
+        let lock = lock(dir, LOCK_FILE)?;
         let path = dir.join(DATABASE_FILE);
         let sqlite = |error| StoreError::Sqlite { path: path.clone(), error };
         let mut connection = connect(&path).map_err(sqlite)?;
@@ -68,7 +76,7 @@ impl Database {
         let resume = recover::recover(&mut connection, settings, now).map_err(sqlite)?;
         let (turn_sessions, turn_allocations) = turn::open_rows(&connection).map_err(sqlite)?;
         let resumed = Resumed { resume, turn_sessions, turn_allocations };
-        Ok((Self { path, connection, reopen: false, _lock: lock }, resumed))
+        Ok((Self { path, connection, reopen: false, turn_status: None, _lock: lock }, resumed))
     }
 
     /// Writes all rows and *last seen* in one transaction.
@@ -76,7 +84,10 @@ impl Database {
         if std::mem::take(&mut self.reopen) {
             self.connection = connect(&self.path).inspect_err(|_| self.reopen = true)?;
         }
-        let written = write::write(&mut self.connection, batch);
+        let written = write::write(&mut self.connection, batch, self.turn_status.as_deref());
+        if written.is_ok() {
+            self.turn_status = None;
+        }
         if let Err(error) = &written {
             self.reopen = !matches!(
                 error.sqlite_error_code(),
@@ -84,6 +95,19 @@ impl Database {
             );
         }
         Ok(written?)
+    }
+
+    /// Says how TURN fares, a JSON object; it is written with the next batch.
+    pub(crate) fn set_turn_status(&mut self, status: String) {
+        self.turn_status = Some(status);
+    }
+
+    /// The first of these allocations that is on record already, whatever its number.
+    pub(crate) fn known_allocation<'a>(
+        &self,
+        allocations: &'a [AllocationRecord],
+    ) -> Result<Option<&'a AllocationRecord>, rusqlite::Error> {
+        turn::known(&self.connection, allocations)
     }
 
     /// Deletes a portion of what ended before `before_ms`; `true` when more is left.
@@ -132,8 +156,9 @@ pub(crate) fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn lock(dir: &Path) -> Result<File, StoreError> {
-    let path = dir.join(LOCK_FILE);
+/// Makes a data directory, and locks a file in it for this process.
+pub(crate) fn lock(dir: &Path, file: &str) -> Result<File, StoreError> {
+    let path = dir.join(file);
     let io = |error| StoreError::Io { path: path.clone(), error };
     let mut builder = DirBuilder::new();
     builder.recursive(true);
@@ -223,6 +248,11 @@ mod tests {
             "SELECT * FROM tracks WHERE ended_ms IS NULL",
             "SELECT * FROM counters WHERE track_id = 1",
             "SELECT * FROM timeline WHERE room_sid = '' AND t_ms BETWEEN 1 AND 2",
+            "SELECT * FROM turn_sessions WHERE 1 AND started_ms >= 1 AND started_ms < 2 ORDER BY started_ms DESC",
+            "SELECT * FROM turn_sessions WHERE 1 AND (person = 'p' OR (identity = 'p' AND identity <> ''))",
+            "SELECT * FROM turn_sessions WHERE 1 AND (room = 'r' AND room <> '') AND started_ms >= 1",
+            "SELECT * FROM turn_allocations WHERE 1 AND session = 1",
+            "SELECT * FROM turn_allocations WHERE 1 AND ended_low_ms IS NULL",
         ] {
             let plan: Vec<String> = database
                 .connection

@@ -1,5 +1,6 @@
 //! Opening and closing the record.
 
+use crate::monitor::TurnMonitor;
 use crate::sender::{EventSender, channel};
 use crate::sqlite::Database;
 use crate::writer;
@@ -16,6 +17,7 @@ pub const RETENTION_DAYS_DEFAULT: u32 = 90;
 #[derive(Debug)]
 pub struct Store {
     sender: EventSender,
+    monitor: TurnMonitor,
     thread: JoinHandle<Closed>,
 }
 
@@ -79,16 +81,23 @@ impl Store {
     pub fn open(dir: &Path, settings: Settings) -> Result<Self, StoreError> {
         let (sender, receiver) = channel();
         let (database, resumed) = Database::open(dir, &settings, writer::now())?;
+        let monitor = TurnMonitor::default();
+        let watched = monitor.clone();
         let thread = thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || writer::run(database, resumed, &settings, &receiver))
+            .spawn(move || writer::run(database, resumed, &settings, &receiver, watched))
             .map_err(|error| StoreError::Io { path: dir.to_owned(), error })?;
-        Ok(Self { sender, thread })
+        Ok(Self { sender, monitor, thread })
     }
 
     /// A way to hand events in; clones of it may outlive the store, their events are then refused.
     pub fn sender(&self) -> EventSender {
         self.sender.clone()
+    }
+
+    /// How TURN fares, and where its inputs say how they do; clones may outlive the store.
+    pub fn turn_monitor(&self) -> TurnMonitor {
+        self.monitor.clone()
     }
 
     /// Writes what has been sent and waits until that is done, or for three seconds when the disk does not answer.

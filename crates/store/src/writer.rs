@@ -1,5 +1,6 @@
 //! The thread that owns the database and the pipeline.
 
+use crate::monitor::{TurnHealth, TurnMonitor};
 use crate::sender::{EventReceiver, Message, QUEUE_FACTS, QUEUE_SAMPLES};
 use crate::sqlite::{Database, Resumed};
 use crate::store::{self, Closed};
@@ -15,6 +16,8 @@ const EVENTS_PER_TURN: usize = 1_024;
 /// After a turn the thread rests this long, and events gather: sending to a thread that does not wait for the queue
 /// costs no system call, and that call would be the shards'.
 const GATHER: Duration = Duration::from_millis(10);
+/// The record says at most so often how TURN fares.
+const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// A disk that does not answer keeps the process from ending this long.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
@@ -34,6 +37,7 @@ pub(crate) fn run(
     resumed: Resumed,
     settings: &store::Settings,
     receiver: &EventReceiver,
+    monitor: TurnMonitor,
 ) -> Closed {
     let settings = Settings {
         limits: Limits::NODE,
@@ -43,7 +47,8 @@ pub(crate) fn run(
     };
     let mut pipeline = Pipeline::new(now(), settings);
     pipeline.restore_turn(now(), resumed.turn_sessions, resumed.turn_allocations);
-    let mut writer = Writer { database, pipeline, failing: false };
+    let told_at = Mono::default();
+    let mut writer = Writer { database, pipeline, monitor, told_at, failing: false };
     let mut open = true;
     while open {
         let deadline = writer.drain();
@@ -55,6 +60,9 @@ pub(crate) fn run(
 struct Writer {
     database: Database,
     pipeline: Pipeline,
+    monitor: TurnMonitor,
+    /// When the database is told next how TURN fares.
+    told_at: Mono,
     failing: bool,
 }
 
@@ -101,6 +109,7 @@ impl Writer {
 
     /// Does what the pipeline asks for, until it asks to wait.
     fn drain(&mut self) -> Mono {
+        self.monitor.publish(self.pipeline.turn_status());
         loop {
             match self.pipeline.poll_output() {
                 Output::Write(batch) => {
@@ -119,7 +128,23 @@ impl Writer {
         }
     }
 
+    /// Has it written with the next batch how TURN fares, if there is TURN.
+    fn tell_turn_status(&mut self) {
+        let now = now().mono();
+        if now < self.told_at {
+            return;
+        }
+        self.told_at = now + STATUS_EVERY;
+        let health = self.monitor.snapshot();
+        if health != TurnHealth::default()
+            && let Ok(status) = serde_json::to_string(&health)
+        {
+            self.database.set_turn_status(status);
+        }
+    }
+
     fn write(&mut self, batch: Box<Batch>) -> Written {
+        self.tell_turn_status();
         let error = match self.database.write(&batch) {
             Ok(()) => {
                 if std::mem::take(&mut self.failing) {

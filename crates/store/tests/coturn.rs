@@ -5,10 +5,12 @@
 mod common;
 
 use common::settings;
+use fanlight_base::Redacted;
 use fanlight_events::turn::LegCounters;
 use fanlight_store::coturn::{RespListener, RespSettings};
-use fanlight_store::{Store, TurnQuery, turn_open_allocations, turn_sessions};
+use fanlight_store::{Store, turn_allocations, turn_sessions, turn_status};
 use fanlight_telemetry::turn_account::{Class, EndReason, Quality, SessionRecord};
+use fanlight_telemetry::turn_query::{Filter, Slice};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -67,7 +69,7 @@ async fn until<T: std::fmt::Debug>(read: impl Fn() -> T, ready: impl Fn(&T) -> b
 
 /// The TURN servers of the open allocations.
 fn open_nodes(dir: &Path) -> Vec<String> {
-    let open = turn_open_allocations(dir).unwrap();
+    let open = turn_allocations(dir, &Filter::default(), Slice::ALL).unwrap().rows;
     let mut nodes: Vec<String> = open.iter().map(|allocation| allocation.node.to_string()).collect();
     nodes.sort_unstable();
     nodes
@@ -84,12 +86,9 @@ fn servers() -> (Vec<&'static str>, Vec<&'static str>) {
 async fn a_real_coturns_commands_become_sessions_to_the_byte() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), settings()).unwrap();
-    let listener = RespListener::bind(
-        RespSettings { address: ([127, 0, 0, 1], 0).into(), password: None },
-        store.sender(),
-    )
-    .await
-    .unwrap();
+    let settings =
+        RespSettings { address: ([127, 0, 0, 1], 0).into(), password: None, release: None, tee: None };
+    let listener = RespListener::bind(settings, store.sender(), store.turn_monitor().inputs()).await.unwrap();
     let address = listener.address().unwrap();
     let running = tokio::spawn(listener.run());
     let (old, new) = servers();
@@ -97,7 +96,7 @@ async fn a_real_coturns_commands_become_sessions_to_the_byte() {
     replay(address, &new).await;
     // Both servers were killed while ruth2 had an allocation.
     until(|| open_nodes(dir.path()), |nodes| *nodes == ["127.0.0.1/42", "127.0.0.1/77"]).await;
-    let read = || turn_sessions(dir.path(), &TurnQuery::default()).unwrap();
+    let read = || turn_sessions(dir.path(), &Filter::default(), Slice::ALL).unwrap().rows;
     let all_of_ruth = |sessions: &Vec<SessionRecord>| {
         sessions.iter().filter(|session| session.who.person == "ruth" && session.ended.is_some()).count() == 2
     };
@@ -116,6 +115,18 @@ async fn a_real_coturns_commands_become_sessions_to_the_byte() {
     until(|| open_nodes(dir.path()), |nodes| *nodes == ["127.0.0.1/77"]).await;
     let ruth2 = read().into_iter().find(|session| session.who.person == "ruth2").unwrap();
     assert_eq!((ruth2.ended, ruth2.allocations, ruth2.max_concurrent), (None, 1, 2));
+    // Who asks the record later learns how the input fared, at most a second behind.
+    let health = || -> Option<serde_json::Value> {
+        turn_status(dir.path()).unwrap().and_then(|(_, status)| serde_json::from_str(&status).ok())
+    };
+    let told = |health: &Option<serde_json::Value>| {
+        let Some(health) = health else { return false };
+        let input = &health["inputs"][0];
+        (&input["name"], &input["messages"], &input["unreadable"]) == (&"resp".into(), &18.into(), &0.into())
+            && input["last_message_ms"].as_u64() > Some(0)
+            && health["sessions_ended"]["released"] == 2
+    };
+    until(health, told).await;
     running.abort();
     store.close();
 }
@@ -124,10 +135,11 @@ async fn a_real_coturns_commands_become_sessions_to_the_byte() {
 async fn a_listener_with_a_password_takes_nothing_from_a_coturn_without() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), settings()).unwrap();
-    let password = Some("secret".to_owned());
-    let settings = RespSettings { address: ([127, 0, 0, 1], 0).into(), password };
-    let listener = RespListener::bind(settings, store.sender()).await.unwrap();
-    let (address, counters) = (listener.address().unwrap(), listener.counters());
+    let password = Some(Redacted::new("secret".to_owned()));
+    let settings = RespSettings { address: ([127, 0, 0, 1], 0).into(), password, release: None, tee: None };
+    let monitor = store.turn_monitor();
+    let listener = RespListener::bind(settings, store.sender(), monitor.inputs()).await.unwrap();
+    let address = listener.address().unwrap();
     let running = tokio::spawn(listener.run());
     let mut stream = TcpStream::connect(address).await.unwrap();
     for (command, expected) in [
@@ -142,8 +154,9 @@ async fn a_listener_with_a_password_takes_nothing_from_a_coturn_without() {
         let len = stream.read(&mut answer).await.unwrap();
         assert!(answer[..len].starts_with(expected.as_bytes()), "{command}");
     }
-    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
-    assert_eq!((count(&counters.messages), count(&counters.unreadable)), (1, 1));
+    let input = &monitor.snapshot().inputs[0];
+    assert_eq!((input.name, input.messages, input.unreadable), ("resp", 1, 1));
+    assert_eq!((input.address.clone(), input.connected), (address.to_string(), true));
     running.abort();
     store.close();
 }

@@ -1,6 +1,9 @@
 //! Entry points for fuzzing: whatever comes in, nothing panics.
 
+use crate::collector::{Dedup, DedupSettings, Source};
+use crate::decode::browser::{Beacon, Claimed, Sender};
 use crate::decode::coturn;
+use crate::decode::kohaku::{Kind, parse};
 use crate::decode::recording::Reading;
 use crate::decode::resp::Connection;
 use crate::turn_account::{Output, Settings, TurnAccount};
@@ -29,5 +32,35 @@ pub fn fuzz_resp(data: &[u8]) {
                 let _ = coturn::read(&channel, &payload);
             }
         }
+    }
+}
+
+/// A body sent to `/collector`, in each of its kinds; what is taken goes through the comparison with what came before.
+pub fn fuzz_kohaku_body(data: &[u8]) {
+    let mut dedup = Dedup::new(DedupSettings::default(), 1);
+    for kind in [Kind::UserAgent, Kind::ErlangVm, Kind::Webhook] {
+        match parse(kind, data) {
+            Ok(report) => {
+                let (now_ms, objects) = (report.at_ns / 1_000_000, report.objects.len());
+                assert!(dedup.plan(now_ms, report.clone()).unchanged() <= objects);
+                let mut later = report;
+                later.at_ns += 1;
+                assert!(dedup.plan(now_ms, later).unchanged() <= objects);
+            }
+            Err(error) => assert!(!error.to_string().is_empty() && !error.kohaku().is_empty()),
+        }
+    }
+}
+
+/// A body sent to `/api/v1/client-stats`.
+pub fn fuzz_beacon_body(data: &[u8]) {
+    match Beacon::parse(data) {
+        Ok(beacon) => {
+            let whose = Claimed::default();
+            for report in beacon.into_reports(Source::Browser, &whose, Sender::default()) {
+                assert!(report.connection.is_some() && i64::try_from(report.at_ns).is_ok());
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
     }
 }

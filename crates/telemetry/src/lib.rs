@@ -7,6 +7,7 @@
 //! [`Report`] is what `fanlight report` prints: a shell fills it from its database, the shape and the text are here.
 
 mod calendar;
+pub mod collector;
 pub mod decode;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -18,6 +19,8 @@ mod rows;
 mod sessions;
 mod turn;
 pub mod turn_account;
+pub mod turn_query;
+mod turn_status;
 mod window;
 
 pub use limits::Limits;
@@ -29,4 +32,5 @@ pub use report::Report;
 pub use rows::{
     Batch, CountersRow, ParticipantRow, RoomRow, TimelineRow, TrackRow, direction_name, kind_name,
 };
+pub use turn_status::{Traffic, TurnStatus};
 pub use window::{Window, advance};

@@ -10,6 +10,7 @@ use crate::rows::{Batch, CountersRow, TimelineRow};
 use crate::sessions::Sessions;
 use crate::turn::Turn;
 use crate::turn_account::{self, AllocationRecord, SessionRecord};
+use crate::turn_status::TurnStatus;
 use fanlight_base::{Bounded, Mono, Now, ParticipantSid, RoomSid, TrackSid};
 use fanlight_events::{Event, Fact, FactBody, QueueRefused, Sample};
 use std::time::Duration;
@@ -152,6 +153,7 @@ impl Pipeline {
     ) {
         self.now = now;
         self.turn.restore(now, (sessions, allocations));
+        self.tell_turn_facts();
     }
 
     /// Something happened.
@@ -162,6 +164,7 @@ impl Pipeline {
             Event::Sample(sample) => self.handle_sample(&sample),
             Event::Turn(heard, input) => self.turn.handle_input(heard, input),
         }
+        self.tell_turn_facts();
         self.wait_for_company();
     }
 
@@ -176,6 +179,7 @@ impl Pipeline {
         self.now = now;
         self.sessions.forget_ended(now.mono());
         self.turn.handle_timeout(now);
+        self.tell_turn_facts();
         self.wait_for_company();
     }
 
@@ -244,6 +248,28 @@ impl Pipeline {
         self.refusals.total(queue)
     }
 
+    /// How TURN fares.
+    pub fn turn_status(&self) -> &TurnStatus {
+        self.turn.status()
+    }
+
+    /// Answers whose participants the accounting asked for, then tells what it has to tell in the timeline.
+    fn tell_turn_facts(&mut self) {
+        for sid in self.turn.take_asked() {
+            self.tie_to_turn(&sid);
+        }
+        for fact in self.turn.take_facts() {
+            self.handle_fact(&fact);
+        }
+    }
+
+    /// TURN sessions of this participant, if it is known, are its own.
+    fn tie_to_turn(&mut self, sid: &ParticipantSid) {
+        if let Some(participant) = self.sessions.turn_participant(sid) {
+            self.turn.handle_participant(self.now, &participant);
+        }
+    }
+
     fn wait_for_company(&mut self) {
         self.refusals.set(QUEUE_STORE_TURN, self.turn.refused);
         if self.flush_at.is_none() && self.waiting_rows() > 0 {
@@ -252,17 +278,31 @@ impl Pipeline {
     }
 
     fn handle_fact(&mut self, fact: &Fact) {
+        if let FactBody::TurnQuotaHit(hit) = &fact.body {
+            self.turn.quota_hit(hit.quota);
+        }
         if self.sessions.fold(self.now.mono(), fact).is_err() {
             self.refusals.add(QUEUE_SESSIONS, 1);
         }
+        if matches!(fact.body, FactBody::ParticipantJoined(_)) {
+            self.tie_to_turn(&fact.participant);
+        }
         let row = self.timeline_row(
             fact.unix_ms,
-            (fact.room.clone(), fact.participant.clone(), fact.track.clone()),
+            (self.room_of(fact), fact.participant.clone(), fact.track.clone()),
             &fact.body,
         );
         if self.timeline.push(row).is_err() {
             self.refusals.add(QUEUE_STORE_FACTS, 1);
         }
+    }
+
+    /// A TURN server knows participants, but no rooms.
+    fn room_of(&self, fact: &Fact) -> RoomSid {
+        if !fact.room.as_str().is_empty() || fact.participant.as_str().is_empty() {
+            return fact.room.clone();
+        }
+        self.sessions.turn_participant(&fact.participant).map(|one| one.room_sid).unwrap_or_default()
     }
 
     fn handle_sample(&mut self, sample: &Sample) {
@@ -330,7 +370,7 @@ impl Pipeline {
         {
             batch.counters.push(row);
         }
-        self.turn.take(&mut batch, rows_max);
+        self.turn.take(self.now, &mut batch, rows_max);
         // Past the limit by the number of queues at most: what was refused must be said when the disk is back.
         for (queue, refused) in self.refusals.tell(self.now.mono(), self.closing) {
             let body = FactBody::from(QueueRefused { queue: queue.to_owned(), refused });

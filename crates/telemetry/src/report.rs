@@ -5,6 +5,10 @@ mod text;
 mod trouble;
 mod words;
 
+pub use table::{Align, Table, printable};
+pub use words::{duration, size};
+
+use crate::collector::sides::ClientTrack;
 use fanlight_base::{Identity, ParticipantSid, RoomName, RoomSid, TrackSid};
 use fanlight_events::{ClientFacts, Direction, Kind, TrackCounters};
 use serde::Serialize;
@@ -55,12 +59,28 @@ pub struct ParticipantReport {
     pub client: ClientFacts,
     /// What it published and received, in the order of beginning.
     pub tracks: Vec<TrackReport>,
+    /// Its time on a TURN relay; left out when it had none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relay: Option<RelayReport>,
     /// From join to connected transport, milliseconds.
     #[serde(skip)]
     pub connect_ms: Option<u64>,
     /// `udp` or `tcp`; empty when it never connected.
     #[serde(skip)]
     pub connection_type: String,
+}
+
+/// A participant's time on a TURN relay, open allocations included as far as they have been heard.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct RelayReport {
+    /// Times on the relay: from a first allocation until all were gone.
+    pub sessions: u64,
+    /// How long they were held, milliseconds.
+    pub held_ms: u64,
+    /// Payload that the relay took from the participant to its peers, bytes.
+    pub sent_bytes: u64,
+    /// Payload that the relay brought it from its peers, bytes.
+    pub received_bytes: u64,
 }
 
 /// One publication or subscription.
@@ -91,6 +111,9 @@ pub struct TrackReport {
     /// Who publishes it.
     #[serde(skip)]
     pub publisher: ParticipantSid,
+    /// The same as the participant's client counted it; left out when the client reported nothing of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<ClientTrack>,
 }
 
 /// One event.

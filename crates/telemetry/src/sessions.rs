@@ -5,6 +5,7 @@
 
 use crate::limits::{LINGER, Limits, PEAK_WINDOW_MS_MIN};
 use crate::rows::{Batch, CountersRow, ParticipantRow, RoomRow, TrackRow};
+use crate::turn_account::Participant;
 use crate::window::{Window, advance};
 use fanlight_base::{Identity, Mono, ParticipantSid, RoomName, RoomSid, TrackSid};
 use fanlight_events::{
@@ -103,7 +104,9 @@ impl Sessions {
             | FactBody::TrackMuted(_)
             | FactBody::TrackUnmuted(_)
             | FactBody::Refused(_)
-            | FactBody::QueueRefused(_) => {}
+            | FactBody::QueueRefused(_)
+            | FactBody::TurnSessionEnded(_)
+            | FactBody::TurnQuotaHit(_) => {}
         }
         Ok(())
     }
@@ -134,6 +137,18 @@ impl Sessions {
             t_ms: sample.unix_ms,
             counters: session.row.counters.clone(),
         }))
+    }
+
+    /// A participant, for TURN sessions of its sid; `None` when it is not here, or not any more.
+    pub(crate) fn turn_participant(&self, sid: &ParticipantSid) -> Option<Participant> {
+        let row = self.participants.get(sid)?;
+        let room = self.rooms.get(&row.room).map(|room| room.name.clone()).unwrap_or_default();
+        Some(Participant {
+            sid: sid.clone(),
+            identity: row.identity.clone(),
+            room_sid: row.room.clone(),
+            room,
+        })
     }
 
     /// How many rows have to be written.

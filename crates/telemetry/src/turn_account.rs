@@ -9,10 +9,16 @@
 
 mod allocation;
 mod identity;
+mod index;
+mod life;
 mod limits;
 mod nodes;
+mod orphans;
+mod participant;
 mod record;
+mod resync;
 mod session;
+mod slab;
 pub mod table;
 pub mod usage;
 
@@ -20,12 +26,17 @@ pub use fanlight_events::turn::{
     AllocationName, Leg, LegCounters, Path, StoredAllocation, TurnEvent, TurnInput,
 };
 pub use identity::{Identity, Person, Who};
+pub use participant::{Participant, is_participant_sid};
 pub use record::{AllocationRecord, Class, End, EndReason, Quality, SessionRecord};
 
 use allocation::{Allocation, State};
-use limits::{ALLOCATIONS_MAX, LATE_END_MS, NODES_MAX, ORPHAN_MS, ORPHANS_MAX, RECONNECT_MS, REORDER_MS};
-use nodes::{IdSays, Node};
+use fanlight_base::ParticipantSid;
+use index::{Found, Index};
+use limits::{RECONNECT_MS, REORDER_MS};
+use nodes::Node;
+use orphans::Orphans;
 use session::Session;
+use slab::Slab;
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -45,12 +56,14 @@ pub enum Output {
     Allocation(Box<AllocationRecord>),
     /// A session as it stands; soon after it changed.
     Session(Box<SessionRecord>),
+    /// A session opened whose person may be a participant: who knows it answers with `handle_participant`.
+    WhoIs(ParticipantSid),
     /// Nothing more now; `handle_timeout` is wanted at this time, milliseconds since the Unix epoch (`u64::MAX`: never).
     Timeout(u64),
 }
 
 /// What happened to the input itself; counters only grow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Health {
     /// Events taken.
     pub events: u64,
@@ -74,42 +87,29 @@ pub struct Health {
 #[derive(Debug)]
 pub struct TurnAccount {
     settings: Settings,
-    allocations: BTreeMap<u64, Allocation>,
-    names: BTreeMap<(SmolStr, u64), Vec<u64>>,
-    sessions: BTreeMap<u64, Session>,
-    current: BTreeMap<(SmolStr, Who), u64>,
+    allocations: Slab<Allocation>,
+    /// Allocations by the server's number.
+    by_id: Index,
+    sessions: Slab<Session>,
+    /// Sessions by the person's key.
+    by_person: Index,
     nodes: BTreeMap<SmolStr, Node>,
-    orphans: BTreeMap<AllocationName, Orphan>,
-    /// Names of orphans by the time they are let go.
-    orphans_due: VecDeque<(u64, AllocationName)>,
+    orphans: Orphans,
     timers: BTreeSet<(u64, Timer)>,
     next: u64,
     outputs: VecDeque<Output>,
+    /// Open allocations that have changed since they were told.
+    changed: VecDeque<u32>,
     health: Health,
     input_away: bool,
 }
 
+/// What is waited for, by slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
-    Allocation(u64),
-    Session(u64),
+    Allocation(u32),
+    Session(u32),
     Node,
-}
-
-/// Traffic that belongs to no allocation.
-#[derive(Debug, Clone)]
-struct Orphan {
-    since_ms: u64,
-    events: Vec<TurnEvent>,
-}
-
-/// Traffic messages of an orphan that are kept in case a `deleted` owns them.
-const ORPHAN_EVENTS_MAX: usize = 64;
-
-enum Found {
-    One(u64),
-    Several,
-    None,
 }
 
 impl TurnAccount {
@@ -117,16 +117,16 @@ impl TurnAccount {
     pub fn new(settings: Settings, next: u64) -> Self {
         Self {
             settings,
-            allocations: BTreeMap::new(),
-            names: BTreeMap::new(),
-            sessions: BTreeMap::new(),
-            current: BTreeMap::new(),
+            allocations: Slab::default(),
+            by_id: Index::default(),
+            sessions: Slab::default(),
+            by_person: Index::default(),
             nodes: BTreeMap::new(),
-            orphans: BTreeMap::new(),
-            orphans_due: VecDeque::new(),
+            orphans: Orphans::default(),
             timers: BTreeSet::new(),
             next,
             outputs: VecDeque::new(),
+            changed: VecDeque::new(),
             health: Health::default(),
             input_away: false,
         }
@@ -135,26 +135,25 @@ impl TurnAccount {
     /// Goes on with what was open when we last stood. What was said in between is not known, so this counts as an outage:
     /// bytes are exact again where totals arrive.
     pub fn restore(&mut self, at_ms: u64, sessions: Vec<SessionRecord>, allocations: Vec<AllocationRecord>) {
+        let mut slots = BTreeMap::new();
         for record in sessions {
-            self.current.insert((record.realm.clone(), record.who.clone()), record.number);
-            self.sessions.insert(record.number, Session::restore(record));
+            slots.insert(record.number, self.insert_session(Session::restore(record)));
         }
         self.health.outages += u64::from(!allocations.is_empty());
         for record in allocations {
-            let allocation = Allocation::restore(record);
+            let session = slots.get(&record.session).copied();
+            let session = session.unwrap_or_else(|| self.session_of(&record.name));
+            let last_sign_ms = record.last_status_ms.max(record.active_until_ms);
+            let allocation = Allocation::restore(record, session);
             let node = self.nodes.entry(allocation.node.clone()).or_default();
             node.note_seen(at_ms, allocation.name.id);
+            node.last_sign_ms = node.last_sign_ms.max(last_sign_ms);
             // Who tells of peers is not on record; without its totals nothing is called exact.
             node.with_peer = true;
-            if let Some(session) = self.sessions.get_mut(&allocation.session) {
-                session.open(allocation.number, allocation.started_ms, allocation.start_known);
-            }
             self.insert(allocation);
         }
-        let idle = self.sessions.values().filter(|session| !session.has_open());
-        let idle: Vec<u64> = idle.map(|session| session.number).collect();
-        for number in idle {
-            self.close_if_empty(at_ms, number);
+        for slot in slots.into_values() {
+            self.close_if_empty(at_ms, slot);
         }
     }
 
@@ -167,7 +166,9 @@ impl TurnAccount {
             TurnInput::NodeBack(node) => self.handle_node_back(&node),
             TurnInput::Lost => self.handle_input_lost(),
             TurnInput::Back => self.handle_input_back(),
-            TurnInput::Resync { complete, stored } => self.handle_resync(at_ms, complete, stored),
+            TurnInput::Resync { complete_since_ms, stored } => {
+                self.handle_resync(at_ms, complete_since_ms, stored);
+            }
         }
     }
 
@@ -175,53 +176,68 @@ impl TurnAccount {
     /// address in status messages does, and what is not a status is joined by name.
     pub fn handle_event(&mut self, at_ms: u64, node: Option<&str>, name: &AllocationName, event: TurnEvent) {
         self.health.events += 1;
-        self.settle_orphans(at_ms);
+        self.health.orphans += self.orphans.settle(at_ms);
         let local = match &event {
             TurnEvent::Opened { path, .. } | TurnEvent::Refreshed { path, .. } => path.local.clone(),
             _ => SmolStr::default(),
         };
-        let node_key: SmolStr = node.map_or(local, SmolStr::new);
-        let found = self.find(node, &node_key, name);
-        if let Found::One(number) = found
+        let server = node.unwrap_or(&local);
+        let found = self.find(server, node.is_some(), name);
+        if let Found::One(slot) = found
             && !matches!(event, TurnEvent::Opened { .. })
-            && self.allocations.get(&number).is_some_and(|known| known.state == State::Finished)
+            && self.allocations.get(slot).is_some_and(|known| known.state == State::Finished)
         {
             return;
         }
         match event {
             TurnEvent::Opened { lifetime_s, path } => {
-                self.opened(at_ms, node_key, name, (lifetime_s, path), &found);
+                self.opened(at_ms, server.into(), name, (lifetime_s, path), found);
             }
             TurnEvent::Refreshed { lifetime_s, path } => {
-                let number = match found {
-                    Found::One(number) => number,
+                let slot = match found {
+                    Found::One(slot) if !self.is_replaced(slot) => slot,
                     Found::Several => return self.health.ambiguous += 1,
-                    Found::None => {
+                    Found::One(_) | Found::None => {
                         let status = (lifetime_s, path.clone());
-                        let Some(number) = self.open(at_ms, node_key, name, status, false) else { return };
-                        self.adopt(at_ms, number, name, REORDER_MS);
-                        number
+                        let Some(slot) = self.open(at_ms, server.into(), name, status, false) else { return };
+                        self.adopt(at_ms, slot, name, REORDER_MS);
+                        slot
                     }
                 };
-                self.change(at_ms, number, |allocation| allocation.refresh(at_ms, lifetime_s, path));
+                self.revive(slot);
+                self.change(at_ms, slot, |allocation| allocation.refresh(at_ms, lifetime_s, path));
             }
-            TurnEvent::Deleted => self.deleted(at_ms, node_key, name, &found),
-            TurnEvent::Traffic(leg, counters) => self.traffic(at_ms, name, (leg, counters), &found),
+            TurnEvent::Deleted => self.deleted(at_ms, server.into(), name, found),
+            TurnEvent::Traffic(leg, counters) => self.traffic(at_ms, name, (leg, counters), found),
             TurnEvent::Total(leg, totals) => match found {
-                Found::One(number) => self.total(at_ms, number, leg, totals),
+                Found::One(slot) => self.total(at_ms, slot, leg, totals),
                 Found::Several => self.health.ambiguous += 1,
                 Found::None => self.orphan(at_ms, name, TurnEvent::Total(leg, totals)),
             },
         }
     }
 
+    /// This participant is known now: the open sessions of its sid are its own.
+    pub fn handle_participant(&mut self, participant: &Participant) {
+        for slot in self.sessions_of(participant.sid.as_str()) {
+            let Some(session) = self.sessions.get_mut(slot) else { continue };
+            if session.participant.as_deref() == Some(participant) {
+                continue;
+            }
+            session.participant = Some(Box::new(participant.clone()));
+            self.outputs.push_back(Output::Session(Box::new(session.record())));
+            let its = self.allocations.iter().filter(|(_, allocation)| allocation.session == slot);
+            let its: Vec<u32> = its.map(|(slot, _)| slot).collect();
+            its.into_iter().for_each(|slot| self.tell_open(slot));
+        }
+    }
+
     /// A TURN server has just started: whatever it had before is gone.
     pub fn handle_node_started(&mut self, at_ms: u64, node: &str) {
-        if let Some(known) = self.nodes.get_mut(node) {
-            known.restarted();
-            known.gone_ms = None;
-            self.health.node_restarts += 1;
-            self.end_node(at_ms, node, EndReason::NodeRestart);
+        if let Some(known) = self.named_node(node) {
+            let had_given_ids = known.restarted();
+            let ended = self.end_node(at_ms, node, EndReason::NodeRestart);
+            self.health.node_restarts += u64::from(had_given_ids || ended > 0);
         }
     }
 
@@ -235,72 +251,19 @@ impl TurnAccount {
 
     /// A TURN server is connected.
     pub fn handle_node_back(&mut self, node: &str) {
-        if let Some(known) = self.nodes.get_mut(node) {
-            known.gone_ms = None;
-        }
-    }
-
-    /// The input itself is away: nothing is heard of any server.
-    pub fn handle_input_lost(&mut self) {
-        if !self.input_away {
-            self.health.outages += 1;
-        }
-        self.input_away = true;
-        self.allocations.values_mut().for_each(|allocation| allocation.outage = true);
-    }
-
-    /// The input is back.
-    pub fn handle_input_back(&mut self) {
-        self.input_away = false;
-    }
-
-    /// What the servers' store has after a gap. `complete` says that the store lived through the gap: what it lacks has
-    /// ended.
-    pub fn handle_resync(&mut self, at_ms: u64, complete: bool, stored: Vec<StoredAllocation>) {
-        self.input_away = false;
-        let mut present = BTreeSet::new();
-        for StoredAllocation { name, status, since_ms } in stored {
-            let (TurnEvent::Opened { lifetime_s, path } | TurnEvent::Refreshed { lifetime_s, path }) = status
-            else {
-                continue;
-            };
-            let number = match self.find(None, &path.local, &name) {
-                Found::One(number) => Some(number),
-                Found::Several => {
-                    self.health.ambiguous += 1;
-                    None
-                }
-                Found::None => self.open(since_ms, path.local.clone(), &name, (lifetime_s, path), false),
-            };
-            if let Some(number) = number {
-                present.insert(number);
-                self.change(at_ms, number, |allocation| allocation.resync(since_ms, lifetime_s));
-            }
-        }
-        if !complete {
-            return;
-        }
-        let missing = self
-            .allocations
-            .values()
-            .filter(|allocation| allocation.state == State::Active && !present.contains(&allocation.number));
-        let missing: Vec<(u64, u64)> =
-            missing.map(|allocation| (allocation.number, allocation.last_status_ms)).collect();
-        for (number, low_ms) in missing {
-            self.end_unheard(at_ms, number, End { low_ms, high_ms: at_ms }, EndReason::Unseen);
-        }
+        self.named_node(node);
     }
 
     /// Lets time pass.
     pub fn handle_timeout(&mut self, at_ms: u64) {
-        self.settle_orphans(at_ms);
+        self.health.orphans += self.orphans.settle(at_ms);
         while let Some(&(due_ms, timer)) = self.timers.first()
             && due_ms <= at_ms
         {
             self.timers.pop_first();
             match timer {
-                Timer::Allocation(number) => self.allocation_due(at_ms, number),
-                Timer::Session(number) => self.session_due(at_ms, number),
+                Timer::Allocation(slot) => self.allocation_due(at_ms, slot),
+                Timer::Session(slot) => self.session_due(at_ms, slot),
                 Timer::Node => self.nodes_due(at_ms),
             }
         }
@@ -308,14 +271,35 @@ impl TurnAccount {
 
     /// What there is to tell; [`Output::Timeout`] ends it.
     pub fn poll_output(&mut self) -> Output {
-        self.outputs.pop_front().unwrap_or_else(|| Output::Timeout(self.next_timeout_ms()))
+        if let Some(output) = self.poll_urgent() {
+            return output;
+        }
+        while let Some(slot) = self.changed.pop_front() {
+            let Some(allocation) = self.allocations.get_mut(slot) else { continue };
+            if std::mem::take(&mut allocation.changed)
+                && let Some(record) = self.open_record(slot)
+            {
+                return Output::Allocation(Box::new(record));
+            }
+        }
+        Output::Timeout(self.next_timeout_ms())
+    }
+
+    /// What does not wait: sessions and ends. How open allocations stand is the same when it is asked for later, and for
+    /// many messages at once.
+    pub fn poll_urgent(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// How many open allocations, at most, have changed since they were told.
+    pub fn changed(&self) -> usize {
+        self.changed.len()
     }
 
     /// When [`Self::handle_timeout`] is wanted; `u64::MAX`: never.
     pub fn next_timeout_ms(&self) -> u64 {
         let timer_ms = self.timers.first().map_or(u64::MAX, |(due_ms, _)| *due_ms);
-        let orphan_ms = self.orphans_due.front().map_or(u64::MAX, |(due_ms, _)| *due_ms);
-        timer_ms.min(orphan_ms)
+        timer_ms.min(self.orphans.next_due_ms())
     }
 
     /// How the input fares.
@@ -325,410 +309,6 @@ impl TurnAccount {
 
     /// Allocations that are open, as far as is known.
     pub fn open_allocations(&self) -> impl Iterator<Item = AllocationRecord> {
-        let open = self
-            .allocations
-            .values()
-            .filter(|allocation| matches!(allocation.state, State::Active | State::Closing));
-        open.map(|allocation| {
-            allocation.record(self.settings.identity.read(&allocation.name.user), false, true)
-        })
+        self.allocations.iter().filter_map(|(slot, _)| self.open_record(slot))
     }
-
-    fn opened(
-        &mut self,
-        at_ms: u64,
-        node: SmolStr,
-        name: &AllocationName,
-        (lifetime_s, path): (u32, Path),
-        found: &Found,
-    ) {
-        let known = match found {
-            Found::One(number) => self.allocations.get(number),
-            _ => None,
-        };
-        if known.is_some_and(|known| known.name == *name && known.is_same_opening(at_ms, lifetime_s, &path)) {
-            self.health.duplicates += 1;
-            return;
-        }
-        if let Some(number) = known
-            .filter(|known| known.name == *name && known.is_overtaken_opening(at_ms))
-            .map(|known| known.number)
-        {
-            self.change(at_ms, number, |allocation| allocation.open_late(path));
-            return self.finish_if_complete(at_ms, number);
-        }
-        let superseded = known
-            .filter(|known| known.name == *name && matches!(known.state, State::Active | State::Closing))
-            .map(|known| (known.number, known.expires_ms));
-        if !self.nodes.contains_key(&node) && self.nodes.len() >= NODES_MAX {
-            self.health.refused += 1;
-        } else if self.nodes.entry(node.clone()).or_default().note_id(at_ms, name.id) == IdSays::Restarted {
-            self.health.node_restarts += 1;
-            self.end_node(at_ms, &node, EndReason::NodeRestart);
-        }
-        if let Some((number, expires_ms)) = superseded {
-            self.end_unheard(at_ms, number, End::at(at_ms.min(expires_ms)), EndReason::Superseded);
-        }
-        if let Some(number) = self.open(at_ms, node, name, (lifetime_s, path), true) {
-            self.adopt(at_ms, number, name, REORDER_MS);
-        }
-    }
-
-    fn open(
-        &mut self,
-        at_ms: u64,
-        node: SmolStr,
-        name: &AllocationName,
-        (lifetime_s, path): (u32, Path),
-        start_known: bool,
-    ) -> Option<u64> {
-        if self.allocations.len() >= ALLOCATIONS_MAX {
-            self.health.refused += 1;
-            return None;
-        }
-        if !start_known && let Some(node) = self.nodes.get_mut(&node) {
-            node.note_seen(at_ms, name.id);
-        }
-        let number = self.next_number();
-        let session = self.session_of(name);
-        let start = (at_ms, start_known);
-        let mut allocation = Allocation::new(number, node, name.clone(), path, start, lifetime_s);
-        allocation.session = session;
-        allocation.outage = self.input_away;
-        self.insert(allocation);
-        if let Some(session) = self.sessions.get_mut(&session) {
-            session.open(number, at_ms, start_known);
-            self.outputs.push_back(Output::Session(Box::new(session.record())));
-        }
-        self.tell_open(number);
-        Some(number)
-    }
-
-    fn insert(&mut self, allocation: Allocation) {
-        let (number, name) = (allocation.number, &allocation.name);
-        self.names.entry((name.realm.clone(), name.id)).or_default().push(number);
-        self.timers.insert((allocation.deadline_ms(), Timer::Allocation(number)));
-        self.allocations.insert(number, allocation);
-    }
-
-    fn deleted(&mut self, at_ms: u64, node: SmolStr, name: &AllocationName, found: &Found) {
-        let number = match found {
-            Found::One(number) => *number,
-            Found::Several => return self.health.ambiguous += 1,
-            Found::None => {
-                let Some(number) = self.open(at_ms, node, name, (0, Path::default()), false) else { return };
-                self.adopt(at_ms, number, name, ORPHAN_MS);
-                number
-            }
-        };
-        self.change(at_ms, number, |allocation| allocation.delete(at_ms));
-        self.finish_if_complete(at_ms, number);
-    }
-
-    fn traffic(
-        &mut self,
-        at_ms: u64,
-        name: &AllocationName,
-        (leg, counters): (Leg, LegCounters),
-        found: &Found,
-    ) {
-        let number = match found {
-            Found::One(number) => *number,
-            Found::Several => return self.health.ambiguous += 1,
-            Found::None => return self.orphan(at_ms, name, TurnEvent::Traffic(leg, counters)),
-        };
-        let Some(allocation) = self.allocations.get_mut(&number) else { return };
-        match allocation.add(at_ms, leg, counters) {
-            None => self.health.duplicates += 1,
-            Some(bytes) => {
-                let session = allocation.session;
-                if let Some(session) = self.sessions.get_mut(&session) {
-                    session.add(at_ms, bytes);
-                }
-            }
-        }
-        self.sign_of_life(at_ms, number, leg == Leg::Peer);
-        self.tell_open(number);
-    }
-
-    fn total(&mut self, at_ms: u64, number: u64, leg: Leg, totals: LegCounters) {
-        let Some(allocation) = self.allocations.get_mut(&number) else { return };
-        allocation.total(leg, totals);
-        self.sign_of_life(at_ms, number, leg == Leg::Peer);
-        self.finish_if_complete(at_ms, number);
-    }
-
-    fn finish_if_complete(&mut self, at_ms: u64, number: u64) {
-        if self.allocations.get(&number).is_some_and(Allocation::is_complete) {
-            self.finish(at_ms, number);
-        }
-    }
-
-    /// Changes an allocation on the word of its server.
-    fn change(&mut self, at_ms: u64, number: u64, change: impl FnOnce(&mut Allocation)) {
-        self.set(number, change);
-        self.sign_of_life(at_ms, number, false);
-        self.tell_open(number);
-    }
-
-    /// Changes an allocation, and its timer with it.
-    fn set(&mut self, number: u64, change: impl FnOnce(&mut Allocation)) {
-        let Some(allocation) = self.allocations.get_mut(&number) else { return };
-        self.timers.remove(&(allocation.deadline_ms(), Timer::Allocation(number)));
-        change(allocation);
-        self.timers.insert((allocation.deadline_ms(), Timer::Allocation(number)));
-    }
-
-    /// Its server has spoken of an allocation that was open already, of its peer leg or of something else.
-    fn sign_of_life(&mut self, at_ms: u64, number: u64, of_peer: bool) {
-        let node = self.allocations.get(&number).and_then(|allocation| self.nodes.get_mut(&allocation.node));
-        if let Some(node) = node {
-            node.last_sign_ms = node.last_sign_ms.max(at_ms);
-            node.with_peer |= of_peer;
-        }
-    }
-
-    /// Everything of an allocation is known.
-    fn finish(&mut self, at_ms: u64, number: u64) {
-        self.set(number, |allocation| {
-            (allocation.state, allocation.expires_ms) = (State::Finished, at_ms + REORDER_MS);
-        });
-        self.tell_end(at_ms, number, true);
-    }
-
-    /// The end of an allocation is not heard; it may still come.
-    fn end_unheard(&mut self, at_ms: u64, number: u64, end: End, reason: EndReason) {
-        self.set(number, |allocation| {
-            allocation.end_unheard(end, reason);
-            allocation.expires_ms = at_ms + LATE_END_MS;
-        });
-        self.tell_end(at_ms, number, false);
-    }
-
-    /// Tells how an open allocation stands.
-    fn tell_open(&mut self, number: u64) {
-        let Some(allocation) = self.allocations.get(&number) else { return };
-        if matches!(allocation.state, State::Active | State::Closing) {
-            let who = self.settings.identity.read(&allocation.name.user);
-            self.outputs.push_back(Output::Allocation(Box::new(allocation.record(who, false, true))));
-        }
-    }
-
-    /// Tells how an allocation ended, and how its session stands by that.
-    fn tell_end(&mut self, at_ms: u64, number: u64, certain: bool) {
-        let Some(allocation) = self.allocations.get(&number) else { return };
-        let Some(session) = self.sessions.get_mut(&allocation.session) else { return };
-        let who = self.settings.identity.read(&allocation.name.user);
-        let younger = session.has_younger_than(allocation.last_status_ms);
-        let with_peer = self.nodes.get(&allocation.node).is_none_or(|node| node.with_peer);
-        let record = allocation.record(who, younger, with_peer);
-        session.end(&record, certain);
-        self.outputs.push_back(Output::Allocation(Box::new(record)));
-        if session.closed || session.has_open() {
-            self.outputs.push_back(Output::Session(Box::new(session.record())));
-        }
-        let (session, closed) = (session.number, session.closed);
-        if closed {
-            self.drop_session(session);
-        } else {
-            self.close_if_empty(at_ms, session);
-        }
-    }
-
-    fn close_if_empty(&mut self, at_ms: u64, number: u64) {
-        let Some(session) = self.sessions.get_mut(&number) else { return };
-        if session.has_open() {
-            return;
-        }
-        let closes_ms = at_ms + self.settings.merge_gap_ms;
-        session.closes_ms = Some(closes_ms);
-        if self.settings.merge_gap_ms == 0 {
-            self.session_due(at_ms, number);
-        } else {
-            self.timers.insert((closes_ms, Timer::Session(number)));
-        }
-    }
-
-    fn session_due(&mut self, at_ms: u64, number: u64) {
-        let Some(session) = self.sessions.get_mut(&number) else { return };
-        if session.closed || session.closes_ms.is_none_or(|closes_ms| closes_ms > at_ms) {
-            return;
-        }
-        session.closed = true;
-        self.outputs.push_back(Output::Session(Box::new(session.record())));
-        self.current.remove(&(session.realm.clone(), session.who.clone()));
-        self.drop_session(number);
-    }
-
-    /// Forgets a closed session when nothing of it can change any more.
-    fn drop_session(&mut self, number: u64) {
-        if self.sessions.get(&number).is_some_and(|session| session.closed && !session.has_doubtful()) {
-            self.sessions.remove(&number);
-        }
-    }
-
-    fn allocation_due(&mut self, at_ms: u64, number: u64) {
-        let Some(allocation) = self.allocations.get(&number) else { return };
-        let deadline_ms = allocation.deadline_ms();
-        if deadline_ms > at_ms {
-            self.timers.insert((deadline_ms, Timer::Allocation(number)));
-            return;
-        }
-        match allocation.state {
-            State::Active | State::Closing if self.input_away => {
-                // Whoever is not heard because we do not listen is not lost: the resync after it decides.
-                self.timers.insert((at_ms + RECONNECT_MS, Timer::Allocation(number)));
-            }
-            State::Active | State::Closing => {
-                let end = allocation.overdue_end();
-                self.end_unheard(at_ms, number, end, EndReason::Lost);
-            }
-            State::Deleted => self.finish(at_ms, number),
-            State::Lost | State::Finished => self.forget(number),
-        }
-    }
-
-    /// An allocation stays as it was told.
-    fn forget(&mut self, number: u64) {
-        let Some(allocation) = self.allocations.remove(&number) else { return };
-        let key = (allocation.name.realm, allocation.name.id);
-        if let Some(numbers) = self.names.get_mut(&key) {
-            numbers.retain(|&of| of != number);
-            if numbers.is_empty() {
-                self.names.remove(&key);
-            }
-        }
-        if let Some(session) = self.sessions.get_mut(&allocation.session) {
-            session.settle(number);
-        }
-        self.drop_session(allocation.session);
-    }
-
-    fn nodes_due(&mut self, at_ms: u64) {
-        let gone: Vec<(SmolStr, u64)> = self
-            .nodes
-            .iter()
-            .filter_map(|(name, node)| Some((name.clone(), node.gone_ms?)))
-            .filter(|(_, gone_ms)| gone_ms + RECONNECT_MS <= at_ms)
-            .collect();
-        for (node, gone_ms) in gone {
-            self.end_node(gone_ms, &node, EndReason::NodeDisconnect);
-            self.nodes.remove(&node);
-        }
-    }
-
-    fn end_node(&mut self, at_ms: u64, node: &str, reason: EndReason) {
-        let Some(last_sign_ms) = self.nodes.get(node).map(|node| node.last_sign_ms) else { return };
-        let open = self.allocations.values().filter(|allocation| {
-            allocation.node == node && matches!(allocation.state, State::Active | State::Closing)
-        });
-        let open: Vec<(u64, u64)> =
-            open.map(|allocation| (allocation.number, allocation.expires_ms)).collect();
-        for (number, expires_ms) in open {
-            let high_ms = at_ms.min(expires_ms);
-            let low_ms =
-                if reason == EndReason::NodeDisconnect { high_ms } else { last_sign_ms.min(high_ms) };
-            self.end_unheard(at_ms, number, End { low_ms, high_ms }, reason);
-        }
-    }
-
-    /// The allocation that a message is about. Where several fit, those still open come first, and among these the one
-    /// with the very user name: until 4.12 coturn garbles names with `%`, differently in each message.
-    fn find(&self, node: Option<&str>, node_key: &str, name: &AllocationName) -> Found {
-        let numbers = self.names.get(&(name.realm.clone(), name.id)).map(Vec::as_slice).unwrap_or_default();
-        let fits = |allocation: &&Allocation| {
-            if node.is_some() || !node_key.is_empty() {
-                return allocation.node == node_key || (node.is_none() && allocation.node.is_empty());
-            }
-            true
-        };
-        let candidates: Vec<&Allocation> =
-            numbers.iter().filter_map(|number| self.allocations.get(number)).filter(fits).collect();
-        let open = |allocation: &&&Allocation| !matches!(allocation.state, State::Lost | State::Finished);
-        let same = |allocation: &&&Allocation| allocation.name.user == name.user;
-        let garbled = |allocation: &&&Allocation| alike(&allocation.name.user, &name.user);
-        let one = |found: Vec<&&Allocation>| match found.as_slice() {
-            [] => None,
-            [only] => Some(Found::One(only.number)),
-            _ => Some(Found::Several),
-        };
-        one(candidates.iter().filter(open).filter(same).collect())
-            .or_else(|| one(candidates.iter().filter(same).collect()))
-            .or_else(|| one(candidates.iter().filter(open).filter(garbled).collect()))
-            .unwrap_or(Found::None)
-    }
-
-    fn session_of(&mut self, name: &AllocationName) -> u64 {
-        let who = self.settings.identity.read(&name.user);
-        let key = (name.realm.clone(), who.clone());
-        if let Some(&number) = self.current.get(&key) {
-            return number;
-        }
-        let number = self.next_number();
-        self.sessions.insert(number, Session::new(number, name.realm.clone(), who));
-        self.current.insert(key, number);
-        number
-    }
-
-    fn next_number(&mut self) -> u64 {
-        let number = self.next;
-        self.next += 1;
-        number
-    }
-
-    fn orphan(&mut self, at_ms: u64, name: &AllocationName, event: TurnEvent) {
-        self.health.orphan_events += 1;
-        if !self.orphans.contains_key(name) && self.orphans_due.len() >= ORPHANS_MAX {
-            self.health.refused += 1;
-            return;
-        }
-        let orphan = self.orphans.entry(name.clone()).or_insert_with(|| {
-            self.orphans_due.push_back((at_ms + ORPHAN_MS, name.clone()));
-            Orphan { since_ms: at_ms, events: Vec::new() }
-        });
-        if orphan.events.len() < ORPHAN_EVENTS_MAX {
-            orphan.events.push(event);
-        }
-    }
-
-    /// An allocation takes over what was said of its name up to so long ago.
-    fn adopt(&mut self, at_ms: u64, number: u64, name: &AllocationName, within_ms: u64) {
-        if self.orphans.get(name).is_none_or(|orphan| at_ms.saturating_sub(orphan.since_ms) > within_ms) {
-            return;
-        }
-        let events = self.orphans.remove(name).map(|orphan| orphan.events).unwrap_or_default();
-        for event in events {
-            match event {
-                TurnEvent::Traffic(leg, counters) => {
-                    self.traffic(at_ms, name, (leg, counters), &Found::One(number))
-                }
-                TurnEvent::Total(leg, totals) => self.total(at_ms, number, leg, totals),
-                TurnEvent::Opened { .. } | TurnEvent::Refreshed { .. } | TurnEvent::Deleted => {}
-            }
-        }
-    }
-
-    /// Orphans that nobody owned in time are counted and let go.
-    fn settle_orphans(&mut self, at_ms: u64) {
-        while let Some((due_ms, name)) = self.orphans_due.front()
-            && *due_ms <= at_ms
-        {
-            // One that was adopted may be another by now, with a time of its own.
-            if self.orphans.get(name).is_some_and(|orphan| orphan.since_ms + ORPHAN_MS <= at_ms) {
-                self.orphans.remove(name);
-                self.health.orphans += 1;
-            }
-            self.orphans_due.pop_front();
-        }
-    }
-}
-
-/// Whether two user names may be one that was garbled: they begin and end alike.
-fn alike(a: &str, b: &str) -> bool {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    let shorter = a.len().min(b.len());
-    let common = |pairs: &mut dyn Iterator<Item = (&u8, &u8)>| pairs.take_while(|(a, b)| a == b).count();
-    let start = common(&mut a.iter().zip(b));
-    let end = common(&mut a.iter().rev().zip(b.iter().rev()));
-    shorter > 0 && start > 0 && end > 0 && (start + end).min(shorter) * 2 >= shorter
 }

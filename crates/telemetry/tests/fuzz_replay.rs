@@ -15,3 +15,13 @@ fn recordings_of_coturn_survive_their_corpus() {
 fn the_listener_for_coturn_survives_its_corpus() {
     replay("resp", MUTATIONS, fuzzing::fuzz_resp);
 }
+
+#[test]
+fn bodies_for_kohaku_survive_their_corpus() {
+    replay("kohaku", MUTATIONS, fuzzing::fuzz_kohaku_body);
+}
+
+#[test]
+fn bodies_of_pages_survive_their_corpus() {
+    replay("beacon", MUTATIONS, fuzzing::fuzz_beacon_body);
+}

@@ -91,6 +91,8 @@ fn published() -> TrackPublished {
         width: 640,
         height: 360,
         simulcast: true,
+        cid: "cid".into(),
+        mids: vec!["1".into()],
     }
 }
 
@@ -100,6 +102,7 @@ fn subscribed() -> TrackSubscribed {
         kind: Kind::Video,
         source: "camera".into(),
         codec: "video/VP8".into(),
+        ssrc: 7,
     }
 }
 

@@ -1,7 +1,9 @@
 //! The shape and the text of a report, word for word. `fanlight report --json` is an interface: scripts read it.
 
 use fanlight_events::{ClientFacts, Direction, Kind, LayerCounters, TrackCounters, catalog};
-use fanlight_telemetry::report::{ParticipantReport, Report, RoomReport, TimelineReport, TrackReport};
+use fanlight_telemetry::report::{
+    ParticipantReport, RelayReport, Report, RoomReport, TimelineReport, TrackReport,
+};
 use serde_json::{Map, Value, json};
 
 /// 2026-11-21 23:59:50 UTC.
@@ -55,6 +57,7 @@ fn camera(direction: Direction, publisher: &str, started_ms: u64, ended_ms: Opti
         counters_ms: Some(started_ms + 8_000),
         peak_bps: 1_234_500,
         publisher: publisher.into(),
+        client: None,
     }
 }
 
@@ -77,6 +80,7 @@ fn example() -> Report {
             ..ClientFacts::default()
         },
         tracks: vec![camera(Direction::Publish, "PA_alice", START_MS + 1_000, Some(START_MS + 9_000))],
+        relay: Some(RelayReport { sessions: 1, held_ms: 8_000, sent_bytes: 1_040_000, received_bytes: 0 }),
         connect_ms: Some(412),
         connection_type: "udp".into(),
     };
@@ -88,6 +92,7 @@ fn example() -> Report {
         reason: Some("connection_timeout".into()),
         client: ClientFacts::default(),
         tracks: vec![camera(Direction::Subscribe, "PA_alice", START_MS + 1_100, Some(START_MS + 9_000))],
+        relay: None,
         connect_ms: None,
         connection_type: String::new(),
     };

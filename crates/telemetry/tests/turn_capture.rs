@@ -5,7 +5,7 @@ use fanlight_telemetry::decode::coturn::{Message, read};
 use fanlight_telemetry::decode::recording::{Reading, Tables};
 use fanlight_telemetry::turn_account::{
     AllocationName, AllocationRecord, EndReason, Health, Output, Quality, SessionRecord, Settings,
-    TurnAccount, TurnEvent, table,
+    StoredAllocation, TurnAccount, TurnEvent, table,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -165,6 +165,91 @@ fn a_minute_without_input_loses_only_what_was_said_in_it() {
     }
 }
 
+/// The status keys of the Redis server behind the recording.
+#[derive(Default)]
+struct Keys(BTreeMap<AllocationName, StoredAllocation>);
+
+impl Keys {
+    fn note(&mut self, line: &str) {
+        let mut fields = line.splitn(3, '\t');
+        let (Some(time), Some(channel), Some(payload)) = (fields.next(), fields.next(), fields.next()) else {
+            return;
+        };
+        if channel == "mark" && payload.contains("started again") {
+            // A coturn deletes all keys at its start.
+            self.0.clear();
+        }
+        let (Some(since_ms), Ok(Message::Event(name, event))) =
+            (table::from_utc(time), read(channel, payload))
+        else {
+            return;
+        };
+        match event {
+            TurnEvent::Opened { .. } | TurnEvent::Refreshed { .. } => {
+                self.0.insert(name.clone(), StoredAllocation { name, status: event, since_ms });
+            }
+            TurnEvent::Deleted => _ = self.0.remove(&name),
+            TurnEvent::Traffic(..) | TurnEvent::Total(..) => {}
+        }
+    }
+}
+
+/// Hears nothing between two times; then the keys are read. A Redis server that was started anew within has lost those of
+/// before, and takes nothing until then.
+fn replay_with_gap(gap: &std::ops::Range<u64>, restarted_ms: Option<u64>) -> (Vec<&'static str>, Replay) {
+    let mut account = TurnAccount::new(Settings::default(), 1);
+    let (mut reading, mut tables, mut keys) = (Reading::default(), Tables::default(), Keys::default());
+    let (mut heard, mut began_ms, mut is_away) = (Vec::new(), 0, false);
+    let time = |line: &str| line.split('\t').next().and_then(table::from_utc);
+    for line in CAPTURE.lines() {
+        let at_ms = time(line).unwrap_or(0);
+        if !is_away && gap.contains(&at_ms) {
+            is_away = true;
+            account.handle_input_lost();
+        }
+        if let Some(restarted_ms) = restarted_ms.filter(|ms| gap.contains(&at_ms) && at_ms >= *ms) {
+            began_ms = restarted_ms;
+            keys.0.retain(|_, stored| stored.since_ms >= restarted_ms);
+        }
+        if is_away && at_ms >= gap.end {
+            is_away = false;
+            account.handle_timeout(gap.end);
+            let stored = keys.0.values().cloned().collect();
+            account.handle_resync(gap.end, Some(began_ms), stored);
+            tables.drain(&mut account);
+        }
+        keys.note(line);
+        if !is_away {
+            heard.push(line);
+            reading.line(&mut account, line);
+            tables.drain(&mut account);
+        }
+    }
+    for hours in [2, 4] {
+        account.handle_timeout(reading.latest_ms + hours * 3_600_000);
+        tables.drain(&mut account);
+    }
+    let health = *account.health();
+    (heard, Replay { allocations: tables.allocations, sessions: tables.sessions, health })
+}
+
+#[test]
+fn a_gap_with_and_without_a_restart_of_redis_loses_only_what_began_and_ended_in_it() {
+    let truth = Truth::new();
+    let first = CAPTURE.lines().find_map(|line| table::from_utc(line.split('\t').next()?)).unwrap();
+    for start_s in (0..460).step_by(7) {
+        for length_s in [5, 60] {
+            let gap = first + start_s * 1_000..first + (start_s + length_s) * 1_000;
+            for restarted_ms in [None, Some(gap.start + length_s * 500)] {
+                let (heard, replay) = replay_with_gap(&gap, restarted_ms);
+                let what = format!("{length_s} s from {start_s} s, restarted: {}", restarted_ms.is_some());
+                truth.check(&heard, &replay, &what);
+                assert!(replay.health.outages >= 1, "{what}");
+            }
+        }
+    }
+}
+
 #[test]
 fn messages_that_come_twice_count_once() {
     let truth = Truth::new();
@@ -249,6 +334,7 @@ impl Stored {
             match account.poll_output() {
                 Output::Allocation(record) => _ = self.allocations.insert(record.number, *record),
                 Output::Session(record) => _ = self.sessions.insert(record.number, *record),
+                Output::WhoIs(_) => {}
                 Output::Timeout(_) => return,
             }
         }

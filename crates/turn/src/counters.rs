@@ -60,6 +60,8 @@ pub enum EndReason {
     Quota,
     /// No relay socket could be opened.
     NoRelay,
+    /// The server ended.
+    Shutdown,
 }
 
 /// Why payload was dropped.

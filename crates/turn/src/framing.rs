@@ -20,7 +20,7 @@ pub fn frame_len(bytes: &[u8]) -> Result<Option<usize>, FrameError> {
     let Some(first) = bytes.first() else { return Ok(None) };
     match first {
         0..=3 => stun_len(bytes),
-        0x40..=0x4f => {
+        0x40..=0x7f => {
             let Some([_, _, high, low]) = bytes.first_chunk::<4>() else { return Ok(None) };
             let len = usize::from(u16::from_be_bytes([*high, *low]));
             Ok(Some(4 + len.next_multiple_of(4)))

@@ -11,6 +11,7 @@
 
 mod allocation;
 mod base62;
+mod binding;
 mod bucket;
 mod cidr;
 mod config;
@@ -29,6 +30,7 @@ mod server;
 mod users;
 mod wire;
 
+pub use binding::BindingQuery;
 pub use cidr::{Cidr, NotCidr};
 pub use config::{Config, ConfigError, Quotas, RelayAddress, Relays};
 pub use counters::{Counters, Drop, EndReason};

@@ -1,5 +1,7 @@
 //! What the server says.
 
+pub use fanlight_events::turn::Quota;
+
 use fanlight_base::{Mono, ParticipantSid, SendBatch};
 use fanlight_events::turn::{AllocationName, TurnEvent};
 use smol_str::SmolStr;
@@ -131,17 +133,4 @@ pub enum Account {
         /// The quota itself, in its unit.
         limit: u64,
     },
-}
-
-/// A quota.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Quota {
-    /// Allocations of one user.
-    UserAllocations,
-    /// Allocations of all users.
-    TotalAllocations,
-    /// Bits a second of one allocation.
-    Bandwidth,
-    /// Bytes of one user.
-    UserBytes,
 }

@@ -152,6 +152,13 @@ impl TurnServer {
         }
     }
 
+    /// Ends every allocation, so that their last bytes are said; `poll_output` says them.
+    pub fn handle_shutdown(&mut self, now: Now) {
+        for slot in 0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX) {
+            self.end(now.mono(), slot, EndReason::Shutdown);
+        }
+    }
+
     /// Whether this client has an allocation: streams without one may be closed after a while.
     pub fn has_allocation(&self, addresses: Addresses) -> bool {
         self.by_client.contains_key(&addresses)

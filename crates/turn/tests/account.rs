@@ -132,6 +132,29 @@ fn an_allocations_story_is_told_in_coturns_order() {
 }
 
 #[test]
+fn a_server_that_ends_says_the_last_bytes_of_everybody() {
+    let mut world = World::new(config());
+    let mut clients = [Client::new(5000), Client::new(5001)];
+    for client in &mut clients {
+        world.allocate(client);
+        assert_eq!(world.bind(client, 0x4000, PEER), 0);
+        world.send(client, &client.channel_data(0x4000, b"last words"));
+    }
+    let now = world.now();
+    world.server.handle_shutdown(now);
+    world.drain();
+    let ended = world.events();
+    assert_eq!(ended.iter().filter(|(_, event)| *event == TurnEvent::Deleted).count(), 2);
+    for id in [1, 2] {
+        let own: Vec<_> = ended.iter().filter(|(other, _)| *other == id).cloned().collect();
+        assert_eq!(total(&own, Leg::Peer).tx_bytes, 10);
+        assert_eq!(total(&own, Leg::Client), sum(&own, Leg::Client));
+    }
+    assert_eq!((world.server.allocations(), world.relays.len()), (0, 0));
+    assert_eq!(world.server.counters().ended(EndReason::Shutdown), 2);
+}
+
+#[test]
 fn traffic_is_told_while_the_allocation_lives() {
     let mut world = World::new(config());
     let mut client = Client::new(5000);

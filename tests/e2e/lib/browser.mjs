@@ -1,10 +1,15 @@
 import { createRequire } from 'node:module';
 import fs from 'node:fs';
 import os from 'node:os';
+import { trustForChromium, trustForFirefox } from './trust.mjs';
 import { check, until, Waiting } from './wait.mjs';
 import * as inpage from './inpage.mjs';
 
 const require = createRequire(import.meta.url);
+
+export const OWN_ADDRESSES = Object.values(os.networkInterfaces())
+  .flat()
+  .map((entry) => entry.address);
 
 /** Nothing but this machine is reached; camera and microphone are made up; sound plays without a click. */
 const CHROMIUM_ARGS = [
@@ -18,16 +23,12 @@ const CHROMIUM_ARGS = [
   '--disable-sync',
   '--disable-domain-reliability',
   '--no-proxy-server',
-  '--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost',
+  `--host-resolver-rules=MAP * ~NOTFOUND , ${['localhost', ...OWN_ADDRESSES].map((host) => `EXCLUDE ${host}`).join(' , ')}`,
   '--autoplay-policy=no-user-gesture-required',
   '--use-fake-device-for-media-stream',
   '--use-fake-ui-for-media-stream',
   '--auto-select-desktop-capture-source=Entire screen',
 ];
-
-const OWN_ADDRESSES = Object.values(os.networkInterfaces())
-  .flat()
-  .map((entry) => entry.address);
 
 /** Firefox as shipped where ICE is concerned; only the camera is made up and its own services are kept silent. */
 const FIREFOX_PREFS = {
@@ -61,23 +62,33 @@ let firefox;
 
 /** One Chromium and one Firefox serve all tests; each participant gets a context of its own. */
 async function chromiumBrowser() {
-  chromium ??= require('playwright-core').chromium.launch({
-    executablePath: firstExisting(['/usr/bin/chromium', '/usr/bin/google-chrome']),
-    args: CHROMIUM_ARGS,
-    ignoreDefaultArgs: ['--mute-audio'],
-  });
+  chromium ??= launchChromium();
   return chromium;
 }
 
+async function launchChromium() {
+  return require('playwright-core').chromium.launch({
+    executablePath: firstExisting(['/usr/bin/chromium', '/usr/bin/google-chrome']),
+    args: CHROMIUM_ARGS,
+    env: { ...process.env, HOME: await trustForChromium() },
+    ignoreDefaultArgs: ['--mute-audio'],
+  });
+}
+
 async function firefoxBrowser() {
-  firefox ??= require('puppeteer-core').launch({
+  firefox ??= launchFirefox();
+  return firefox;
+}
+
+async function launchFirefox() {
+  return require('puppeteer-core').launch({
     browser: 'firefox',
     executablePath: firstExisting(['/usr/bin/firefox-esr', '/usr/bin/firefox']),
     headless: true,
     protocol: 'webDriverBiDi',
     extraPrefsFirefox: FIREFOX_PREFS,
+    userDataDir: await trustForFirefox(),
   });
-  return firefox;
 }
 
 export async function closeBrowsers() {
@@ -86,7 +97,7 @@ export async function closeBrowsers() {
 
 /** A page in one of the two browsers, with the same verbs for both. */
 export class Page {
-  static async open(kind, { tcpOnly = false, viewport = { width: 1280, height: 800 }, dark = false } = {}) {
+  static async open(kind, { tcpOnly = false, relay = '', viewport = { width: 1280, height: 800 }, dark = false } = {}) {
     const page = new Page();
     page.kind = kind;
     page.console = [];
@@ -98,13 +109,13 @@ export class Page {
       });
       page.inner = await context.newPage();
       page.close = () => context.close();
-      await page.inner.addInitScript(inpage.instrument, { tcpOnly });
+      await page.inner.addInitScript(inpage.instrument, { tcpOnly, relay });
     } else {
       const context = await (await firefoxBrowser()).createBrowserContext();
       page.inner = await context.newPage();
       await page.inner.setViewport(viewport);
       page.close = () => context.close();
-      await page.inner.evaluateOnNewDocument(inpage.instrument, { tcpOnly });
+      await page.inner.evaluateOnNewDocument(inpage.instrument, { tcpOnly, relay });
     }
     page.inner.on('console', (message) => page.console.push(`${message.type()}: ${message.text().slice(0, 2000)}`));
     page.inner.on('pageerror', (error) => page.console.push(`uncaught: ${error.message}`));

@@ -23,14 +23,14 @@ export async function stop(child, signal = 'SIGTERM', graceMs = 8000) {
   return ended;
 }
 
-/** Runs a program to its end and gives its standard output. */
-export async function run(program, args, options = {}) {
+/** Runs a program to its end, within `limitMs`, and gives its standard output. */
+export async function run(program, args, { limitMs = 30_000, ...options } = {}) {
   const child = start(program, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options });
   const out = [];
   const err = [];
   child.stdout.on('data', (part) => out.push(part));
   child.stderr.on('data', (part) => err.push(part));
-  const timer = setTimeout(() => child.kill('SIGKILL'), 30_000);
+  const timer = setTimeout(() => child.kill('SIGKILL'), limitMs);
   const { code, signal, error } = await child.ended;
   clearTimeout(timer);
   if (code !== 0) {

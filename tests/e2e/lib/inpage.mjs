@@ -2,19 +2,30 @@
 
 /**
  * Before any script of the page: remembers peer connections, and where `tcpOnly` says so, lets no UDP candidate in or
- * out, as a network without UDP would have it.
+ * out, as a network without UDP would have it. `relay` (`udp`, `tcp` or `tls`): only TURN servers, and only those reached
+ * that way. Leaves a function that reads what all of them count.
  */
-export function instrument({ tcpOnly }) {
+export function instrument({ tcpOnly, relay }) {
   if (window.e2ePeers) return;
   window.e2ePeers = [];
+  const wanted = (url) => (relay === 'tls' ? url.startsWith('turns:') : url.startsWith('turn:') && url.endsWith(relay));
+  const relayed = (config) => {
+    const iceServers = (config?.iceServers ?? [])
+      .map((server) => ({ ...server, urls: [server.urls].flat().filter(wanted) }))
+      .filter((server) => server.urls.length > 0);
+    return { ...config, iceServers, iceTransportPolicy: 'relay' };
+  };
   const isUdp = (text) => / udp /i.test(text ?? '');
   const withoutUdp = (sdp) =>
     sdp?.split('\r\n').filter((line) => !(line.startsWith('a=candidate:') && isUdp(line))).join('\r\n');
   const Native = window.RTCPeerConnection;
   class Remembered extends Native {
-    constructor(...args) {
-      super(...args);
+    constructor(config, ...rest) {
+      super(relay ? relayed(config) : config, ...rest);
       window.e2ePeers.push(this);
+    }
+    setConfiguration(config) {
+      super.setConfiguration(relay ? relayed(config) : config);
     }
   }
   class TcpOnly extends Remembered {
@@ -49,54 +60,72 @@ export function instrument({ tcpOnly }) {
     }
   }
   window.RTCPeerConnection = tcpOnly ? TcpOnly : Remembered;
+
+  window.e2eReadStats = async () => {
+    const result = { peers: window.e2ePeers.length, pairs: [], inbound: [], outbound: [] };
+    for (const peer of window.e2ePeers) {
+      if (peer.connectionState === 'closed') continue;
+      const stats = await peer.getStats();
+      stats.forEach((entry) => {
+        const codec = stats.get(entry.codecId)?.mimeType ?? '';
+        if (entry.type === 'candidate-pair' && entry.state === 'succeeded' && (entry.selected ?? entry.nominated)) {
+          const local = stats.get(entry.localCandidateId);
+          result.pairs.push({
+            protocol: local?.protocol,
+            remote: stats.get(entry.remoteCandidateId)?.protocol,
+            type: local?.candidateType,
+            relayProtocol: local?.relayProtocol,
+            bytesSent: entry.bytesSent ?? 0,
+            bytesReceived: entry.bytesReceived ?? 0,
+          });
+        }
+        if (entry.type === 'inbound-rtp') {
+          result.inbound.push({
+            kind: entry.kind,
+            ssrc: entry.ssrc,
+            track: entry.trackIdentifier ?? '',
+            codec,
+            packets: entry.packetsReceived ?? 0,
+            retransmitted: entry.retransmittedPacketsReceived ?? 0,
+            lost: entry.packetsLost ?? 0,
+            bytes: entry.bytesReceived ?? 0,
+            frames: entry.framesDecoded ?? 0,
+            keyFrames: entry.keyFramesDecoded ?? 0,
+            width: entry.frameWidth ?? 0,
+            height: entry.frameHeight ?? 0,
+            energy: entry.totalAudioEnergy ?? 0,
+          });
+        }
+        if (entry.type === 'outbound-rtp') {
+          result.outbound.push({
+            kind: entry.kind,
+            ssrc: entry.ssrc,
+            rid: entry.rid ?? '',
+            codec,
+            packets: entry.packetsSent ?? 0,
+            retransmitted: entry.retransmittedPacketsSent ?? 0,
+            frames: entry.framesSent ?? entry.framesEncoded ?? 0,
+            width: entry.frameWidth ?? 0,
+            height: entry.frameHeight ?? 0,
+            scalability: entry.scalabilityMode ?? '',
+          });
+        }
+      });
+    }
+    return result;
+  };
 }
 
 /** What all peer connections of the page count, in one flat form for both browsers. */
 export async function readStats() {
-  const result = { peers: window.e2ePeers.length, pairs: [], inbound: [], outbound: [] };
-  for (const peer of window.e2ePeers) {
-    if (peer.connectionState === 'closed') continue;
-    const stats = await peer.getStats();
-    stats.forEach((entry) => {
-      const codec = stats.get(entry.codecId)?.mimeType ?? '';
-      if (entry.type === 'candidate-pair' && entry.state === 'succeeded' && (entry.selected ?? entry.nominated)) {
-        const local = stats.get(entry.localCandidateId);
-        result.pairs.push({ protocol: local?.protocol, remote: stats.get(entry.remoteCandidateId)?.protocol });
-      }
-      if (entry.type === 'inbound-rtp') {
-        result.inbound.push({
-          kind: entry.kind,
-          ssrc: entry.ssrc,
-          track: entry.trackIdentifier ?? '',
-          codec,
-          packets: entry.packetsReceived ?? 0,
-          retransmitted: entry.retransmittedPacketsReceived ?? 0,
-          lost: entry.packetsLost ?? 0,
-          bytes: entry.bytesReceived ?? 0,
-          frames: entry.framesDecoded ?? 0,
-          keyFrames: entry.keyFramesDecoded ?? 0,
-          width: entry.frameWidth ?? 0,
-          height: entry.frameHeight ?? 0,
-          energy: entry.totalAudioEnergy ?? 0,
-        });
-      }
-      if (entry.type === 'outbound-rtp') {
-        result.outbound.push({
-          kind: entry.kind,
-          ssrc: entry.ssrc,
-          rid: entry.rid ?? '',
-          codec,
-          packets: entry.packetsSent ?? 0,
-          retransmitted: entry.retransmittedPacketsSent ?? 0,
-          frames: entry.framesSent ?? entry.framesEncoded ?? 0,
-          width: entry.frameWidth ?? 0,
-          height: entry.frameHeight ?? 0,
-          scalability: entry.scalabilityMode ?? '',
-        });
-      }
-    });
-  }
-  return result;
+  return window.e2eReadStats();
+}
+
+/** The same, and in the same moment the end of all connections: nothing goes on uncounted. */
+export async function statsAtTheEnd() {
+  const stats = await window.e2eReadStats();
+  for (const peer of window.e2ePeers) peer.close();
+  return stats;
 }
 
 /** Publishes a tone and a plain colour, made in the page, in place of a microphone and a camera. */

@@ -9,8 +9,8 @@ import { pause } from './wait.mjs';
 
 /** One server process with a data folder of its own. */
 export class Server {
-  /** Starts it on free ports; `folder` takes data, configuration and log. */
-  static async start(folder) {
+  /** Starts it on free ports; `folder` takes data, configuration and log, `extra` is put behind the configuration. */
+  static async start(folder, extra = '') {
     const server = new Server();
     server.folder = folder;
     server.dataDir = path.join(folder, 'data');
@@ -21,7 +21,7 @@ export class Server {
     server.tcpPort = tcpPort;
     server.config = path.join(folder, 'config.yaml');
     const rtc = `rtc:\n  udp_port: "${udpPort}-${udpPort + 1}"\n  tcp_port: ${tcpPort}\n`;
-    fs.writeFileSync(server.config, rtc);
+    fs.writeFileSync(server.config, rtc + extra);
     await server.#launch();
     return server;
   }
@@ -65,6 +65,11 @@ export class Server {
     return JSON.parse(await run(FANLIGHT, ['report', '--room', room, '--json', '--data-dir', this.dataDir]));
   }
 
+  /** What the command line says of TURN: `sessions`, `usage` or `live`. */
+  async turn(what) {
+    return JSON.parse(await run(FANLIGHT, ['turn', what, '--format', 'json', '--data-dir', this.dataDir]));
+  }
+
   async #launch() {
     this.log = fs.createWriteStream(path.join(this.folder, 'server.log'), { flags: 'a' });
     await once(this.log, 'open');
@@ -96,7 +101,7 @@ async function answers(url) {
   }
 }
 
-async function freeTcpPorts(count) {
+export async function freeTcpPorts(count) {
   const servers = await Promise.all(
     Array.from({ length: count }, async () => {
       const server = net.createServer().listen(0, '127.0.0.1');

@@ -1,6 +1,7 @@
 //! The command line.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line is for")]
 
+mod collector;
 mod report;
 mod token;
 mod turn;
@@ -29,6 +30,8 @@ const AFTER_HELP: &str = "Without a command it serves. To try it: fanlight --dev
 enum Command {
     /// Tell who was in a room, when, and what they sent and received; also while the server runs
     Report(report::Report),
+    /// Take clients' reports in place of a Kohaku, without a media server
+    Collector(collector::Collector),
     /// Make access tokens
     #[command(subcommand)]
     Token(token::Token),
@@ -63,6 +66,9 @@ struct Serve {
     /// Where the record is kept [default: ./fanlight-data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Let the collector answer exactly as Kohaku does, errors included
+    #[arg(long)]
+    strict_kohaku: bool,
 }
 
 impl Arguments {
@@ -71,6 +77,7 @@ impl Arguments {
         match self.command {
             None => serve::run(self.serve.into()),
             Some(Command::Report(report)) => report.run(),
+            Some(Command::Collector(collector)) => collector.run(),
             Some(Command::Token(token)) => token.run(),
             Some(Command::Turn(turn)) => turn.run(),
         }
@@ -88,6 +95,7 @@ impl From<Serve> for Overrides {
             keys: serve.keys,
             key_file: serve.key_file,
             data_dir: serve.data_dir,
+            strict_kohaku: serve.strict_kohaku,
         }
     }
 }
@@ -130,6 +138,10 @@ mod tests {
             "fanlight report --room r --json --data-dir d",
             "fanlight token create --room r --identity i",
             "fanlight turn import f --allocations-tsv a --sessions-tsv s",
+            "fanlight turn import f --data-dir d --room-separator /",
+            "fanlight turn usage --by room --price-per-gb 0.05 --price-per-minute 0.001 --format csv",
+            "fanlight token create --config f --room-admin --identity me",
+            "fanlight collector --kohaku-config config.ini --data-dir d --sqlite --strict-kohaku",
         ] {
             assert!(Arguments::try_parse_from(call.split(' ')).is_ok(), "{call}");
         }

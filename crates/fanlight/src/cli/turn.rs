@@ -1,18 +1,25 @@
 //! `fanlight turn`.
 
+mod import;
+
 use super::{note, say};
 use clap::{Args, Subcommand, ValueEnum};
-use fanlight_store::{ReportError, TurnQuery, turn_open_allocations, turn_sessions};
-use fanlight_telemetry::decode::recording::{Reading, Tables};
-use fanlight_telemetry::turn_account::usage::{By, Price, Usage, usage};
-use fanlight_telemetry::turn_account::{
-    AllocationRecord, Class, Health, SessionRecord, Settings, TurnAccount, table,
-};
+use fanlight_shard::Clock;
+use fanlight_store::{turn_allocations, turn_sessions, turn_status, turn_usage};
+use fanlight_telemetry::report::{Align, Table, duration, printable, size};
+use fanlight_telemetry::turn_account::table;
+use fanlight_telemetry::turn_account::usage::{By, Price};
+use fanlight_telemetry::turn_query::{AllocationView, Filter, SessionView, Slice, UsageView, csv};
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::error::Error;
-use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Names are chosen by users: this much of one is shown.
+const NAME_WIDTH: usize = 32;
+/// A server says at least this often how its inputs fare.
+const STALE_MS: u64 = 10_000;
 
 /// Who used the TURN relay, how long and how much
 #[derive(Debug, Subcommand)]
@@ -21,26 +28,10 @@ pub(crate) enum Turn {
     Sessions(Sessions),
     /// Sessions added up by user, room or day, with a price
     Usage(UsageOf),
-    /// Allocations that are open now
+    /// Allocations that are open now, and how the inputs fare
     Live(Live),
     /// Account for a recorded stream of coturn's messages (lines of UTC time, channel and payload, parted by tabs)
-    Import(Import),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Import {
-    /// The recording
-    #[arg(value_name = "FILE")]
-    recording: PathBuf,
-    /// Where to write a table of the allocations
-    #[arg(long, value_name = "OUT")]
-    allocations_tsv: Option<PathBuf>,
-    /// Where to write a table of the user sessions
-    #[arg(long, value_name = "OUT")]
-    sessions_tsv: Option<PathBuf>,
-    /// A user who is back within so many seconds goes on with the same session
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-    merge_gap: u64,
+    Import(import::Import),
 }
 
 impl Turn {
@@ -89,7 +80,7 @@ struct Which {
     /// Begun before this time
     #[arg(long, value_name = "TIME", value_parser = time)]
     to: Option<u64>,
-    /// Of this person only
+    /// Of this user only: a participant by identity, else the person that the TURN user name stands for
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
     /// In this room only
@@ -103,15 +94,15 @@ struct Which {
 }
 
 impl Which {
-    fn sessions(&self) -> Result<Vec<SessionRecord>, ReportError> {
-        let query = TurnQuery {
+    fn filter(&self) -> Filter {
+        Filter {
             from_ms: self.from,
             to_ms: self.to,
-            person: self.user.clone(),
+            user: self.user.clone(),
             room: self.room.clone(),
             realm: self.realm.clone(),
-        };
-        turn_sessions(self.record.dir(), &query)
+            session: None,
+        }
     }
 }
 
@@ -128,40 +119,41 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     fn run(self) -> Result<(), Box<dyn Error>> {
-        let sessions = self.which.sessions()?;
-        let head = [
-            "started",
-            "user",
-            "realm",
-            "room",
-            "held",
-            "active",
-            "allocations",
-            "most",
-            "rx bytes",
-            "tx bytes",
-            "class",
-            "quality",
-            "end",
+        let page = turn_sessions(self.which.record.dir(), &self.which.filter(), Slice::ALL)?;
+        let sessions: Vec<SessionView<'_>> = page.rows.iter().map(SessionView::from).collect();
+        let columns = [
+            ("STARTED (UTC)", Align::Left),
+            ("USER", Align::Left),
+            ("ROOM", Align::Left),
+            ("REALM", Align::Left),
+            ("HELD", Align::Right),
+            ("ACTIVE", Align::Right),
+            ("ALLOCATIONS", Align::Right),
+            ("FROM PEERS", Align::Right),
+            ("TO PEERS", Align::Right),
+            ("CLASS", Align::Left),
+            ("QUALITY", Align::Left),
+            ("END", Align::Left),
         ];
-        let row = |session: &SessionRecord| {
+        let row = |session: &SessionView<'_>| {
             vec![
-                table::utc(session.started_ms),
-                session.who.person.to_string(),
-                session.realm.to_string(),
-                session.who.room.to_string(),
-                minutes(session.held_ms()),
-                minutes(session.active_ms()),
+                session.started.clone(),
+                printable(session.user, NAME_WIDTH),
+                printable(session.room, NAME_WIDTH),
+                printable(session.realm, NAME_WIDTH),
+                duration(session.held_ms),
+                duration(session.active_ms),
                 session.allocations.to_string(),
-                session.max_concurrent.to_string(),
-                session.peer.rx_bytes.to_string(),
-                session.peer.tx_bytes.to_string(),
-                session.class.as_str().to_owned(),
-                session.quality.as_str().to_owned(),
-                session.ended.map_or("open", |(_, reason)| reason.as_str()).to_owned(),
+                size(session.peer_rx_bytes),
+                size(session.peer_tx_bytes),
+                session.class.to_owned(),
+                session.quality.to_owned(),
+                session.end_reason.unwrap_or("open").to_owned(),
             ]
         };
-        print(self.which.record.format, &head, sessions.iter().map(row).collect(), &sessions)
+        let empty = "No TURN session is on record here. Point coturn at fanlight.coturn.listen, or turn on Fanlight's own \
+                     server (turn.enabled).";
+        print(self.which.record.format, &columns, &sessions, row, empty)
     }
 }
 
@@ -192,47 +184,43 @@ enum ByWhat {
 
 impl UsageOf {
     fn run(self) -> Result<(), Box<dyn Error>> {
-        let by = match self.by {
-            ByWhat::User => By::User,
-            ByWhat::Room => By::Room,
-            ByWhat::Day => By::Day,
+        let (by, name) = match self.by {
+            ByWhat::User => (By::User, "USER"),
+            ByWhat::Room => (By::Room, "ROOM"),
+            ByWhat::Day => (By::Day, "DAY"),
         };
         let price = Price { per_gb: self.price_per_gb, per_minute: self.price_per_minute };
-        let lines = usage(&self.which.sessions()?, by, price);
-        let name = match self.by {
-            ByWhat::User => "user",
-            ByWhat::Room => "room",
-            ByWhat::Day => "day",
-        };
-        let head = [
-            name,
-            "realm",
-            "sessions",
-            "relayed",
-            "allocations",
-            "held",
-            "active",
-            "rx bytes",
-            "tx bytes",
-            "quality",
-            "price",
+        let lines = turn_usage(self.which.record.dir(), &self.which.filter(), by, price)?;
+        let lines: Vec<UsageView<'_>> = lines.iter().map(|line| UsageView::new(by, line)).collect();
+        let columns = [
+            (name, Align::Left),
+            ("REALM", Align::Left),
+            ("SESSIONS", Align::Right),
+            ("RELAYED", Align::Right),
+            ("ALLOCATIONS", Align::Right),
+            ("HELD", Align::Right),
+            ("ACTIVE", Align::Right),
+            ("FROM PEERS", Align::Right),
+            ("TO PEERS", Align::Right),
+            ("QUALITY", Align::Left),
+            ("PRICE", Align::Right),
         ];
-        let row = |line: &Usage| {
+        let row = |line: &UsageView<'_>| {
             vec![
-                line.key.clone(),
-                line.realm.clone(),
+                printable(if line.key.is_empty() { "-" } else { line.key }, NAME_WIDTH),
+                printable(line.realm, NAME_WIDTH),
                 line.sessions.to_string(),
                 line.relayed.to_string(),
                 line.allocations.to_string(),
-                minutes(line.held_ms),
-                minutes(line.active_ms),
-                line.peer.rx_bytes.to_string(),
-                line.peer.tx_bytes.to_string(),
+                duration(line.held_ms),
+                duration(line.active_ms),
+                size(line.peer_rx_bytes),
+                size(line.peer_tx_bytes),
                 line.quality.to_owned(),
                 format!("{:.2}", line.price),
             ]
         };
-        print(self.which.record.format, &head, lines.iter().map(row).collect(), &lines)
+        print(self.which.record.format, &columns, &lines, row, "Nothing was used in this time.")
     }
 }
 
@@ -244,143 +232,137 @@ pub(crate) struct Live {
 
 impl Live {
     fn run(self) -> Result<(), Box<dyn Error>> {
-        let open = turn_open_allocations(self.record.dir())?;
-        let head = [
-            "since",
-            "user",
-            "realm",
-            "room",
-            "node",
-            "transport",
-            "remote",
-            "rx bytes",
-            "tx bytes",
-            "peak kbit/s",
+        let now_ms = Clock::new(Instant::now()).now().unix_ms();
+        let page = turn_allocations(self.record.dir(), &Filter::default(), Slice::ALL)?;
+        let open: Vec<AllocationView<'_>> = page.rows.iter().map(AllocationView::from).collect();
+        let (seen_ms, health) = match turn_status(self.record.dir())? {
+            Some((seen_ms, text)) => (Some(seen_ms), serde_json::from_str(&text)?),
+            None => (None, Value::Null),
+        };
+        if self.record.format == Format::Json {
+            let answer = json!({ "allocations": open, "health": health, "health_ms": seen_ms });
+            say(serde_json::to_string_pretty(&answer)?);
+            return Ok(());
+        }
+        let columns = [
+            ("SINCE (UTC)", Align::Left),
+            ("USER", Align::Left),
+            ("ROOM", Align::Left),
+            ("NODE", Align::Left),
+            ("OVER", Align::Left),
+            ("CLIENT", Align::Left),
+            ("OPEN FOR", Align::Right),
+            ("FROM PEERS", Align::Right),
+            ("TO PEERS", Align::Right),
+            ("PEAK kbit/s", Align::Right),
         ];
-        let row = |one: &AllocationRecord| {
+        let row = |one: &AllocationView<'_>| {
             vec![
-                table::utc(one.started_ms),
-                one.who.person.to_string(),
-                one.name.realm.to_string(),
-                one.who.room.to_string(),
-                one.node.to_string(),
-                one.path.transport.to_string(),
-                one.path.remote.to_string(),
-                one.peer.rx_bytes.to_string(),
-                one.peer.tx_bytes.to_string(),
+                one.started.clone(),
+                printable(one.user, NAME_WIDTH),
+                printable(one.room, NAME_WIDTH),
+                printable(one.node, NAME_WIDTH),
+                printable(one.transport, NAME_WIDTH),
+                printable(one.remote, NAME_WIDTH),
+                duration(now_ms.saturating_sub(one.started_ms)),
+                size(one.peer_rx_bytes),
+                size(one.peer_tx_bytes),
                 (one.peak_bps / 1000).to_string(),
             ]
         };
-        print(self.record.format, &head, open.iter().map(row).collect(), &open)
+        print(self.record.format, &columns, &open, row, "No allocation is open.")?;
+        for line in health_lines(&health, seen_ms, now_ms) {
+            note(line);
+        }
+        Ok(())
     }
 }
 
-/// Prints rows, or the same as JSON.
-fn print<T: Serialize>(
+/// How the inputs fared when the server last wrote.
+fn health_lines(health: &Value, seen_ms: Option<u64>, now_ms: u64) -> Vec<String> {
+    let number = |value: &Value, name: &str| value.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let text = |value: &Value, name: &str| {
+        printable(value.get(name).and_then(Value::as_str).unwrap_or_default(), NAME_WIDTH)
+    };
+    let Some(seen_ms) = seen_ms else {
+        return vec!["no server with TURN has written this record yet".to_owned()];
+    };
+    let mut lines = Vec::new();
+    let age_ms = now_ms.saturating_sub(seen_ms);
+    if age_ms > STALE_MS {
+        lines.push(format!("no server is running on this record; as of {} ago:", duration(age_ms)));
+    }
+    for input in health.get("inputs").and_then(Value::as_array).into_iter().flatten() {
+        let connected =
+            if input.get("connected") == Some(&Value::Bool(true)) { "connected" } else { "silent" };
+        let last = match number(input, "last_message_ms") {
+            0 => "nothing heard yet".to_owned(),
+            ms => format!("last heard {} ago", duration(now_ms.saturating_sub(ms))),
+        };
+        lines.push(format!(
+            "input {} {}: {connected}, {last}, {} messages, {} gaps, {} unreadable",
+            text(input, "name"),
+            text(input, "address"),
+            number(input, "messages"),
+            number(input, "gaps"),
+            number(input, "unreadable"),
+        ));
+    }
+    let account = health.get("accounting").unwrap_or(&Value::Null);
+    lines.push(format!(
+        "accounting: {} orphans, {} ambiguous, {} duplicates, {} server restarts, {} refused, {} rows lost",
+        number(account, "orphans"),
+        number(account, "ambiguous"),
+        number(account, "duplicates"),
+        number(account, "node_restarts"),
+        number(account, "refused"),
+        number(health, "rows_refused"),
+    ));
+    lines
+}
+
+/// Prints rows as a table, or whole as CSV or JSON.
+fn print<T: Serialize + Default>(
     format: Format,
-    head: &[&str],
-    rows: Vec<Vec<String>>,
+    columns: &[(&str, Align)],
     values: &[T],
+    row: impl Fn(&T) -> Vec<String>,
+    empty: &str,
 ) -> Result<(), Box<dyn Error>> {
     match format {
         Format::Json => say(serde_json::to_string_pretty(values)?),
-        Format::Csv => {
-            let mut writer = csv::Writer::from_writer(Vec::new());
-            writer.write_record(head.iter().map(|name| name.replace([' ', '/'], "_")))?;
-            for row in rows {
-                writer.write_record(row)?;
-            }
-            say(String::from_utf8(writer.into_inner()?)?.trim_end());
-        }
+        Format::Csv => say(csv(values)?.trim_end()),
+        Format::Table if values.is_empty() => note(empty),
         Format::Table => {
-            let head: Vec<String> = head.iter().map(|name| name.to_uppercase()).collect();
-            let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
-            let widths: Vec<usize> = (0..rows[0].len())
-                .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
-                .collect();
-            for row in rows {
-                let cells =
-                    row.iter().zip(&widths).map(|(cell, width)| format!("{:width$}", printable(cell)));
-                say(cells.collect::<Vec<_>>().join("  ").trim_end());
-            }
+            let mut table = Table::new(columns);
+            values.iter().for_each(|value| table.row(row(value)));
+            let mut text = String::new();
+            table.render("", &mut text);
+            say(text.trim_end());
         }
     }
     Ok(())
 }
 
-/// A user name is whatever a client said: it moves no cursor.
-fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn minutes(ms: u64) -> String {
-    format!("{}:{:02}", ms / 60_000, ms / 1_000 % 60)
-}
-
-impl Import {
-    fn run(self) -> Result<(), Box<dyn Error>> {
-        let settings = Settings { merge_gap_ms: self.merge_gap.saturating_mul(1_000), ..Settings::default() };
-        let mut account = TurnAccount::new(settings, 1);
-        let (mut reading, mut tables) = (Reading::default(), Tables::default());
-        let file = File::open(&self.recording).map_err(|error| named(&self.recording, &error))?;
-        for line in BufReader::new(file).lines() {
-            reading.line(&mut account, &line.map_err(|error| named(&self.recording, &error))?);
-            tables.drain(&mut account);
-        }
-        // The last end has its totals by now, if they came.
-        account.handle_timeout(reading.latest_ms.saturating_add(TOTALS_MS));
-        tables.drain(&mut account);
-        if let Some(path) = &self.allocations_tsv {
-            write_table(path, table::ALLOCATIONS, tables.allocations.iter().map(table::allocation))?;
-        }
-        if let Some(path) = &self.sessions_tsv {
-            write_table(path, table::SESSIONS, tables.sessions.iter().map(table::session))?;
-        }
-        summarise(&reading, &tables, &account);
-        Ok(())
+    #[test]
+    fn inputs_are_told_with_their_age() {
+        let health = json!({
+            "inputs": [{ "name": "resp", "address": "127.0.0.1:6380", "connected": true, "last_message_ms": 50_000, "messages": 7 }],
+            "accounting": { "orphans": 2, "ambiguous": 1 },
+        });
+        let lines = health_lines(&health, Some(60_000), 100_000);
+        assert_eq!(
+            lines,
+            [
+                "no server is running on this record; as of 40.0 s ago:",
+                "input resp 127.0.0.1:6380: connected, last heard 50.0 s ago, 7 messages, 0 gaps, 0 unreadable",
+                "accounting: 2 orphans, 1 ambiguous, 0 duplicates, 0 server restarts, 0 refused, 0 rows lost",
+            ]
+        );
+        assert_eq!(health_lines(&Value::Null, None, 0).len(), 1);
     }
-}
-
-/// coturn tells totals within milliseconds of an end.
-const TOTALS_MS: u64 = 2_000;
-
-fn summarise(reading: &Reading, tables: &Tables, account: &TurnAccount) {
-    let of = |class: Class| tables.sessions.iter().filter(|session| session.class == class).count();
-    let relayed: u64 = tables.sessions.iter().map(|session| session.peer.bytes()).sum();
-    let held_ms: u64 = tables.sessions.iter().map(|session| session.held_ms()).sum();
-    say(format_args!("{} messages, {} lines not understood", reading.messages, reading.unreadable));
-    say(format_args!(
-        "{} allocations ended, {} are still open",
-        tables.allocations.len(),
-        account.open_allocations().count()
-    ));
-    say(format_args!(
-        "{} user sessions: {} relayed, {} checks only, {} unused; {:.1} minutes held, {relayed} bytes of payload relayed",
-        tables.sessions.len(),
-        of(Class::Relayed),
-        of(Class::ChecksOnly),
-        of(Class::Unused),
-        held_ms as f64 / 60_000.0,
-    ));
-    let Health { duplicates, orphans, ambiguous, refused, node_restarts, outages, .. } = account.health();
-    note(format_args!(
-        "input: {node_restarts} server restarts, {outages} outages, {duplicates} duplicates, {orphans} names with traffic \
-         but no allocation, {ambiguous} ambiguous, {refused} refused"
-    ));
-}
-
-fn write_table(path: &Path, head: &str, rows: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
-    let write = || -> std::io::Result<()> {
-        let mut file = BufWriter::new(File::create(path)?);
-        writeln!(file, "{head}")?;
-        for row in rows {
-            writeln!(file, "{row}")?;
-        }
-        file.flush()
-    };
-    write().map_err(|error| named(path, &error))
-}
-
-fn named(path: &Path, error: &std::io::Error) -> Box<dyn Error> {
-    format!("{}: {error}", path.display()).into()
 }

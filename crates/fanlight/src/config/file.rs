@@ -1,5 +1,6 @@
 //! The file: every key of LiveKit 1.13's configuration, each either used or known and not supported yet.
 
+use fanlight_base::Redacted;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
@@ -41,13 +42,16 @@ section! {
         room: Room,
         logging: Logging,
         limit: Limit,
+        turn: TurnSettings,
         development: bool,
+        prometheus_port: u16,
+        prometheus: Prometheus,
         fanlight: Own,
     } unsupported {
-        redis, turn, webhook, prometheus, prometheus_port, region, node_selector, ingress, signal_relay, psrpc, api,
+        redis, webhook, region, node_selector, ingress, signal_relay, psrpc, api,
         node_stats, audio, video, agents, metric, trace, debug_handler, sip, log_level, whip, enable_data_tracks,
         enable_participant_data_blob,
-    } nested { rtc, room, logging, limit, fanlight, }
+    } nested { rtc, room, logging, limit, prometheus, turn, fanlight, }
 }
 
 section! {
@@ -119,25 +123,114 @@ section! {
 }
 
 section! {
+    /// `turn:`, the embedded TURN server.
+    TurnSettings {
+        enabled: bool,
+        domain: String,
+        cert_file: Option<PathBuf>,
+        key_file: Option<PathBuf>,
+        tls_port: Option<u16>,
+        udp_port: Option<u16>,
+        relay_range_start: Option<u16>,
+        relay_range_end: Option<u16>,
+        external_tls: bool,
+        bind_addresses: Vec<BindAddress>,
+        per_user_relay_allocation_limit: Option<u32>,
+        ttl_seconds: Option<u32>,
+        allow_restricted_peer_cidrs: Vec<String>,
+        deny_peer_cidrs: Vec<String>,
+    } unsupported { } nested { }
+}
+
+section! {
+    /// `fanlight.turn:`, what LiveKit's section has no keys for.
+    OwnTurn {
+        realm: Option<String>,
+        static_auth_secret: Option<String>,
+        tcp: Option<bool>,
+        total_allocations: Option<u32>,
+        allocation_bps: Option<u64>,
+        user_quota_bytes: Option<u64>,
+        user_quota_window_s: Option<u64>,
+    } unsupported { } nested { }
+}
+
+section! {
+    /// `prometheus:`; port 0 is off.
+    Prometheus {
+        port: u16,
+        username: String,
+        password: Redacted<String>,
+    } unsupported { } nested { }
+}
+
+section! {
     /// `fanlight:`, our own keys.
     Own {
         data_dir: Option<PathBuf>,
         meet: Option<bool>,
         store: Store,
         coturn: Coturn,
-    } unsupported { } nested { store, coturn, }
+        turn: OwnTurn,
+        collector: Collector,
+    } unsupported { } nested { store, coturn, turn, collector, }
+}
+
+section! {
+    /// `fanlight.collector:`, where clients' reports come in as they came to Kohaku. What Kohaku has a key for has its name.
+    Collector {
+        enabled: Option<bool>,
+        port: Option<u16>,
+        bind_addresses: Vec<BindAddress>,
+        exporter_port: Option<u16>,
+        exporter_https: bool,
+        webhook_path: Option<String>,
+        strict: bool,
+        tls_fullchain_file: Option<PathBuf>,
+        tls_privkey_file: Option<PathBuf>,
+        tls_verify_cacert_path: Option<PathBuf>,
+        http2_max_concurrent_streams: Option<u32>,
+        http2_max_read_frame_size: Option<u32>,
+        http2_idle_timeout: Option<u64>,
+        retention_days: Option<u32>,
+        heartbeat_s: Option<u64>,
+        spool_max_bytes: Option<u64>,
+        postgres_uri: Option<Redacted<String>>,
+        postgres_ca_cert_file: Option<PathBuf>,
+        timescale_compress_after_days: Option<u32>,
+        keys: Vec<CollectorKey>,
+    } unsupported { } nested { }
+}
+
+/// A key with which pages of these origins may report without an access token.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CollectorKey {
+    pub(crate) key: Redacted<String>,
+    pub(crate) origins: Vec<String>,
 }
 
 section! {
     /// `fanlight.coturn:`, what coturn's statistics come in by, and who its user names stand for.
     Coturn {
         listen: Option<SocketAddr>,
-        password: Option<String>,
+        password: Option<Redacted<String>>,
+        tee: Option<Redacted<String>>,
+        redis: Option<Redacted<String>>,
+        ca_file: Option<PathBuf>,
+        version: Option<String>,
         user: Option<Person>,
         separator: Option<char>,
         room_separator: Option<char>,
         merge_gap_s: u64,
     } unsupported { } nested { }
+}
+
+impl Collector {
+    /// Strict if either says so.
+    pub(crate) fn with_strict(self, strict: bool) -> Self {
+        Self { strict: self.strict || strict, ..self }
+    }
 }
 
 /// How a person is found in a TURN user name.

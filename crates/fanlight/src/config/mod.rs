@@ -5,7 +5,7 @@
 
 mod file;
 
-pub(crate) use file::{Coturn, File, Keys, Person, Room, Rtc};
+pub(crate) use file::{Collector, Coturn, File, Keys, OwnTurn, Person, Room, Rtc, TurnSettings};
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -40,8 +40,16 @@ pub(crate) struct Config {
     pub(crate) meet: bool,
     /// Rooms that ended so many days ago leave the record; 0 keeps all.
     pub(crate) retention_days: u32,
+    /// Where Prometheus reads, and as whom.
+    pub(crate) prometheus: file::Prometheus,
     /// coturn's statistics.
     pub(crate) coturn: Coturn,
+    /// The embedded TURN server.
+    pub(crate) turn: TurnSettings,
+    /// What LiveKit has no keys for.
+    pub(crate) own_turn: OwnTurn,
+    /// Kohaku's interface.
+    pub(crate) collector: Collector,
 }
 
 /// What the command line and the environment say.
@@ -55,6 +63,7 @@ pub(crate) struct Overrides {
     pub(crate) keys: Option<String>,
     pub(crate) key_file: Option<PathBuf>,
     pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) strict_kohaku: bool,
 }
 
 /// The configuration cannot be used.
@@ -119,6 +128,11 @@ impl Config {
         if dev {
             rtc.enable_loopback_candidate = true;
         }
+        let mut prometheus = file.prometheus;
+        // LiveKit's older key wins, as it does there.
+        if file.prometheus_port != 0 {
+            prometheus.port = file.prometheus_port;
+        }
         let config = Self {
             dev,
             port: overrides.port.or(file.port).unwrap_or(7880),
@@ -139,7 +153,11 @@ impl Config {
                 .store
                 .retention_days
                 .unwrap_or(fanlight_store::RETENTION_DAYS_DEFAULT),
+            prometheus,
             coturn: file.fanlight.coturn,
+            turn: file.turn,
+            own_turn: file.fanlight.turn,
+            collector: file.fanlight.collector.with_strict(overrides.strict_kohaku),
         };
         Ok((config, warnings))
     }
@@ -204,6 +222,21 @@ mod tests {
         assert_eq!(config.keys.get("devkey").map(String::as_str), Some("secret"));
         assert!(config.bind_addresses.iter().all(IpAddr::is_loopback));
         assert_eq!(config.port, 7880);
+    }
+
+    #[test]
+    fn the_port_for_prometheus_stands_in_one_of_two_places() {
+        let port = |text: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("config.yaml");
+            std::fs::write(&path, text).unwrap();
+            let overrides = Overrides { dev: true, config: Some(path), ..Overrides::default() };
+            Config::load(overrides).unwrap().0.prometheus.port
+        };
+        assert_eq!(port("port: 1\n"), 0);
+        assert_eq!(port("prometheus_port: 6789\n"), 6789);
+        assert_eq!(port("prometheus: {port: 6790, username: u, password: p}\n"), 6790);
+        assert_eq!(port("prometheus_port: 6789\nprometheus: {port: 6790}\n"), 6789);
     }
 
     #[test]

@@ -88,6 +88,11 @@ pub enum TokenError {
 
 /// Checks a token and reads its grants.
 pub fn verify(keys: &Keys, now: Now, token: &str) -> Result<Token, TokenError> {
+    verify_late(keys, now, 0, token)
+}
+
+/// The same for a token that may have expired up to `late_s` seconds ago.
+pub fn verify_late(keys: &Keys, now: Now, late_s: u64, token: &str) -> Result<Token, TokenError> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(TokenError::NotAToken);
     }
@@ -103,7 +108,8 @@ pub fn verify(keys: &Keys, now: Now, token: &str) -> Result<Token, TokenError> {
     }
     let claims = claims::read(&parts.claims)?;
     let now_s = now.unix_s();
-    let expired = claims.expires_s.is_some_and(|at| now_s > at.saturating_add(LEEWAY_S));
+    let expired =
+        claims.expires_s.is_some_and(|at| now_s > at.saturating_add(LEEWAY_S).saturating_add(late_s));
     let early = claims.not_before_s.is_some_and(|at| now_s.saturating_add(LEEWAY_S) < at);
     match (expired, early) {
         (true, true) => Err(TokenError::WrongTime("token is expired, token is not valid yet")),
@@ -190,6 +196,17 @@ mod tests {
         let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
         let key = EncodingKey::from_secret(b"secret");
         format!("{signed}.{}", jsonwebtoken::crypto::sign(signed.as_bytes(), &key, Algorithm::HS256).unwrap())
+    }
+
+    #[test]
+    fn an_expired_token_may_be_taken_for_a_while() {
+        let (keys, grants) = (keys(), grants());
+        let (key, secret) = keys.first().unwrap();
+        let token = create(key, secret, &grants, NOW, 60).unwrap();
+        let later = |s: u64| Now { unix_ns: NOW.unix_ns + s * 1_000_000_000, ..NOW };
+        assert!(verify(&keys, later(600), token.reveal()).is_err());
+        assert!(verify_late(&keys, later(600), 600, token.reveal()).is_ok());
+        assert!(verify_late(&keys, later(800), 600, token.reveal()).is_err());
     }
 
     #[test]

@@ -72,6 +72,11 @@ impl LocalTrack {
         self.stage == Stage::Flowing
     }
 
+    /// Of its m-lines.
+    fn mids(&self) -> Vec<String> {
+        self.lines.iter().map(|line| line.section.mid.clone()).collect()
+    }
+
     /// What its announcement means for the answer.
     pub(crate) fn decision(&self) -> PublishDecision {
         let info = &self.info;
@@ -316,7 +321,8 @@ impl Room {
 
     fn tell_published(&mut self, ctx: &mut Ctx<'_>, key: PeerKey, sid: &TrackSid) {
         let Some(peer) = self.peers.get(&key) else { return };
-        let Some(info) = peer.track(sid).map(|track| &track.info) else { return };
+        let Some(track) = peer.track(sid) else { return };
+        let info = &track.info;
         let fact = TrackPublished {
             name: info.name.clone(),
             kind: info.kind,
@@ -325,6 +331,8 @@ impl Room {
             width: info.width,
             height: info.height,
             simulcast: info.simulcast,
+            cid: track.cid.clone(),
+            mids: track.mids(),
         };
         ctx.fact(self.place(Some(&peer.sid), Some(sid)), fact);
     }
@@ -360,7 +368,8 @@ impl Room {
         self.changed_now(ctx, key);
         let Some(peer) = self.peers.get(&key) else { return };
         let Some(track) = peer.track(sid) else { return };
-        let fact = TrackChanged { codec: track.info.mime_type.clone(), layers: track.layers() };
+        let codec = track.info.mime_type.clone();
+        let fact = TrackChanged { codec, layers: track.layers(), mids: track.mids() };
         ctx.fact(self.place(Some(&peer.sid), Some(sid)), fact);
     }
 

@@ -342,11 +342,13 @@ impl Room {
     ) {
         let (Some(peer), Some(from)) = (self.peers.get(&key), self.peers.get(&publisher)) else { return };
         let Some(track) = from.track(sid) else { return };
+        let binding = peer.subscriptions.get(sid).and_then(|known| known.binding.as_ref());
         let fact = TrackSubscribed {
             publisher: from.sid.clone(),
             kind: track.info.kind,
             source: track.info.source.as_str().to_owned(),
             codec,
+            ssrc: binding.map_or(0, |binding| binding.ssrc),
         };
         let heard = track.heard || peer.permission.hidden;
         ctx.fact(self.place(Some(&peer.sid), Some(sid)), fact);

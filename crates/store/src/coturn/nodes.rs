@@ -17,6 +17,15 @@ pub(super) struct Nodes(Mutex<BTreeMap<SmolStr, Node>>);
 struct Node {
     connections: usize,
     started: Option<Instant>,
+    /// One of its connections has published something; those that look for leftovers at its start do not.
+    reports: bool,
+}
+
+/// The last connection of a node closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Left {
+    /// It had published something.
+    pub(super) had_reported: bool,
 }
 
 /// The name of a coturn: as whom it comes (AUTH), else its address, with the database it selects.
@@ -37,17 +46,23 @@ impl Nodes {
         })
     }
 
-    /// A connection of it closed; `true` for the last one. Whoever comes next under this name is another, who may have been
+    /// A connection of it publishes.
+    pub(super) fn reports(&self, name: &SmolStr) {
+        self.with(name, |node| node.reports = true);
+    }
+
+    /// A connection of it closed; `Some` for the last one. Whoever comes next under this name is another, who may have been
     /// started within moments.
-    pub(super) fn leave(&self, name: &SmolStr) -> bool {
+    pub(super) fn leave(&self, name: &SmolStr) -> Option<Left> {
         let mut nodes = self.lock();
-        let Some(node) = nodes.get_mut(name) else { return false };
+        let node = nodes.get_mut(name)?;
         node.connections = node.connections.saturating_sub(1);
-        let last = node.connections == 0;
-        if last {
-            nodes.remove(name);
+        let left = Left { had_reported: node.reports };
+        if node.connections > 0 {
+            return None;
         }
-        last
+        nodes.remove(name);
+        Some(left)
     }
 
     /// It looks for leftovers; `true` when that is a new start.
@@ -87,7 +102,8 @@ mod tests {
         assert!(!nodes.starts(&name, now + Duration::from_millis(5)));
         assert!(nodes.starts(&name, now + Duration::from_secs(3)));
         assert!(nodes.join(&name) && !nodes.join(&name));
-        assert!(!nodes.leave(&name) && nodes.leave(&name));
+        nodes.reports(&name);
+        assert_eq!((nodes.leave(&name), nodes.leave(&name)), (None, Some(Left { had_reported: true })));
         assert!(nodes.lock().is_empty());
         assert!(nodes.starts(&name, now + Duration::from_millis(3_500)));
     }

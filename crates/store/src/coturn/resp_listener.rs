@@ -1,22 +1,27 @@
 //! A listener that coturn's `redis-statsdb` takes for a Redis server: nothing between coturn and the record can lose a
 //! message, and a killed coturn is noticed at once.
 
+use super::health::{InputGauge, InputHealth};
 use super::nodes::{Nodes, name};
+use super::redis_url::RedisUrl;
+use super::tee::{Command, Tee, TeeTask, tee};
 use crate::sender::EventSender;
 use crate::writer::now;
+use fanlight_base::{Random, Redacted};
 use fanlight_events::Event;
 use fanlight_events::turn::TurnInput;
 use fanlight_telemetry::decode::coturn::{Message, read};
+use fanlight_telemetry::decode::release::Release;
 use fanlight_telemetry::decode::resp::{Connection, Said};
 use smol_str::SmolStr;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 /// A coturn has one connection for each of its threads, at most some 260; this is a fleet of them.
 const CONNECTIONS_MAX: usize = 4_096;
@@ -26,12 +31,25 @@ const FULL_PAUSE: Duration = Duration::from_millis(10);
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a listener is made with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RespSettings {
     /// Where it listens.
     pub address: SocketAddr,
     /// What coturn has to say with AUTH.
-    pub password: Option<String>,
+    pub password: Option<Redacted<String>>,
+    /// Release of the coturns.
+    pub release: Option<Release>,
+    /// To whom everything is repeated.
+    pub tee: Option<TeeSettings>,
+}
+
+/// A Redis server behind the listener.
+#[derive(Debug, Clone)]
+pub struct TeeSettings {
+    /// The Redis server.
+    pub url: RedisUrl,
+    /// For pauses.
+    pub random: Random,
 }
 
 /// The listener; it ends when it is dropped with the task that runs it.
@@ -39,44 +57,36 @@ pub struct RespSettings {
 pub struct RespListener {
     listener: TcpListener,
     shared: Arc<Shared>,
-}
-
-/// Counters of the listener; they only grow.
-#[derive(Debug, Default)]
-pub struct RespCounters {
-    /// Connections taken.
-    pub connections: AtomicU64,
-    /// Connections refused because there were too many.
-    pub refused: AtomicU64,
-    /// Connections closed because of what they said.
-    pub broken: AtomicU64,
-    /// Messages taken.
-    pub messages: AtomicU64,
-    /// Messages that are not coturn's.
-    pub unreadable: AtomicU64,
+    tee: Option<TeeTask>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    password: Option<String>,
+    password: Option<Redacted<String>>,
+    release: Option<Release>,
     events: EventSender,
     nodes: Nodes,
-    counters: Arc<RespCounters>,
+    gauge: InputGauge,
+    tee: Option<Tee>,
     places: Arc<Semaphore>,
 }
 
 impl RespListener {
-    /// Begins to listen.
-    pub async fn bind(settings: RespSettings, events: EventSender) -> io::Result<Self> {
+    /// Begins to listen; from then on it is listed in `health`.
+    pub async fn bind(settings: RespSettings, events: EventSender, health: &InputHealth) -> io::Result<Self> {
         let listener = TcpListener::bind(settings.address).await?;
+        let gauge = health.add("resp", listener.local_addr()?.to_string());
+        let (tee, task) = settings.tee.map(|to| tee(to.url, gauge.clone(), to.random)).unzip();
         let shared = Shared {
-            password: settings.password.filter(|password| !password.is_empty()),
+            password: settings.password.filter(|password| !password.reveal().is_empty()),
+            release: settings.release,
             events,
             nodes: Nodes::default(),
-            counters: Arc::default(),
+            gauge,
+            tee,
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         };
-        Ok(Self { listener, shared: Arc::new(shared) })
+        Ok(Self { listener, shared: Arc::new(shared), tee: task })
     }
 
     /// Where it listens.
@@ -84,13 +94,12 @@ impl RespListener {
         self.listener.local_addr()
     }
 
-    /// Its counters.
-    pub fn counters(&self) -> Arc<RespCounters> {
-        Arc::clone(&self.shared.counters)
-    }
-
     /// Serves until the task is aborted.
     pub async fn run(self) {
+        let mut tee = JoinSet::new();
+        if let Some(task) = self.tee {
+            tee.spawn(task.run());
+        }
         loop {
             let (stream, remote) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
@@ -101,13 +110,13 @@ impl RespListener {
                 }
             };
             let Ok(place) = Arc::clone(&self.shared.places).try_acquire_owned() else {
-                self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+                self.shared.gauge.refused();
                 continue;
             };
-            self.shared.counters.connections.fetch_add(1, Ordering::Relaxed);
             let shared = Arc::clone(&self.shared);
             tokio::spawn(async move {
-                let mut peer = Peer { shared, remote, node: None };
+                let release = shared.release;
+                let mut peer = Peer { shared, remote, node: None, release, reports: false };
                 if let Err(error) = peer.serve(stream).await {
                     tracing::warn!(%remote, %error, "a connection to the coturn listener ended");
                 }
@@ -122,11 +131,14 @@ struct Peer {
     shared: Arc<Shared>,
     remote: SocketAddr,
     node: Option<SmolStr>,
+    release: Option<Release>,
+    reports: bool,
 }
 
 impl Peer {
     async fn serve(&mut self, mut stream: TcpStream) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let mut connection = Connection::new(self.shared.password.clone());
+        let password = self.shared.password.as_ref().map(|password| password.reveal().clone());
+        let mut connection = Connection::new(password);
         let (mut bytes, mut answers) = (vec![0; 16 << 10], Vec::new());
         loop {
             let len = stream.read(&mut bytes).await?;
@@ -134,7 +146,7 @@ impl Peer {
                 return Ok(());
             }
             let said = connection.handle_bytes(&bytes[..len], &mut answers).inspect_err(|_| {
-                self.shared.counters.broken.fetch_add(1, Ordering::Relaxed);
+                self.shared.gauge.broken();
             })?;
             for said in said {
                 self.take(&connection, said).await;
@@ -151,23 +163,50 @@ impl Peer {
             Said::Started => {
                 self.join(name.clone()).await;
                 if self.shared.nodes.starts(&name, Instant::now()) {
+                    self.repeat(connection, || Command::Sweep);
                     self.tell(TurnInput::NodeStarted(name)).await;
                 }
             }
+            // The accounting takes what is published, which is the same.
+            Said::Set { key, value } => self.repeat(connection, || Command::Set { key, value }),
+            Said::Deleted { key } => self.repeat(connection, || Command::Delete { key }),
             Said::Published { channel, payload } => {
                 self.join(name.clone()).await;
-                match read(&channel, &payload) {
-                    Ok(Message::Event(allocation, event)) => {
-                        self.shared.counters.messages.fetch_add(1, Ordering::Relaxed);
-                        self.tell(TurnInput::Event { node: Some(name), name: allocation, event }).await;
-                    }
-                    Ok(Message::Heartbeat) => {}
-                    Err(error) => {
-                        self.shared.counters.unreadable.fetch_add(1, Ordering::Relaxed);
-                        tracing::debug!(remote = %self.remote, channel, payload, %error, "not a message of coturn");
-                    }
-                }
+                self.published(name, &channel, &payload).await;
+                self.repeat(connection, || Command::Publish { channel, payload });
             }
+        }
+    }
+
+    async fn published(&mut self, node: SmolStr, channel: &str, payload: &str) {
+        let unix_ms = now().unix_ms();
+        if !std::mem::replace(&mut self.reports, true) {
+            self.shared.nodes.reports(&node);
+        }
+        match read(channel, payload) {
+            Ok(Message::Event(name, event)) => {
+                self.shared.gauge.message(unix_ms);
+                let event = match self.release {
+                    Some(release) => release.correct(event),
+                    None => event,
+                };
+                self.tell(TurnInput::Event { node: Some(node), name, event }).await;
+            }
+            Ok(Message::Heartbeat) => {
+                // Whatever is configured for the others, this one is old.
+                self.release = Some(Release::WITH_HEARTBEAT);
+                self.shared.gauge.heard(unix_ms);
+            }
+            Err(error) => {
+                self.shared.gauge.unreadable();
+                tracing::debug!(remote = %self.remote, channel, payload, %error, "not a message of coturn");
+            }
+        }
+    }
+
+    fn repeat(&self, connection: &Connection, command: impl FnOnce() -> Command) {
+        if let Some(tee) = &self.shared.tee {
+            tee.repeat(connection.database, command());
         }
     }
 
@@ -178,6 +217,7 @@ impl Peer {
         }
         self.leave().await;
         if self.shared.nodes.join(&name) {
+            self.shared.gauge.node(&name, true);
             self.tell(TurnInput::NodeBack(name.clone())).await;
         }
         self.node = Some(name);
@@ -185,8 +225,12 @@ impl Peer {
 
     async fn leave(&mut self) {
         if let Some(name) = self.node.take()
-            && self.shared.nodes.leave(&name)
+            && let Some(left) = self.shared.nodes.leave(&name)
         {
+            self.shared.gauge.node(&name, false);
+            if left.had_reported {
+                self.shared.gauge.gap();
+            }
             self.tell(TurnInput::NodeGone(name)).await;
         }
     }

@@ -9,8 +9,8 @@ const TRACKS: i64 = 8;
 /// Other rows per portion.
 const ROWS: i64 = 4_096;
 
-/// Deletes a portion of one room that ended before `before_ms`, or of the node's events before then; `true` when there
-/// may be more.
+/// Deletes a portion of one room that ended before `before_ms`, or of the node's events and of TURN allocations and sessions
+/// before then; `true` when there may be more.
 pub(super) fn prune(connection: &mut Connection, before_ms: u64) -> Result<bool, rusqlite::Error> {
     let transaction = immediate(connection)?;
     let before_ms = int(before_ms);
@@ -32,11 +32,28 @@ pub(super) fn prune(connection: &mut Connection, before_ms: u64) -> Result<bool,
                  (SELECT id FROM timeline WHERE room_sid = '' AND t_ms < ?1 LIMIT ?2)",
                 [before_ms, ROWS],
             )?;
-            deleted > 0
+            let turn = turn_portion(&transaction, before_ms)?;
+            deleted + turn > 0
         }
     };
     transaction.commit()?;
     Ok(more)
+}
+
+/// What is open stays, and so does a session that ended later, whose row has the sums of its allocations. Rows that old are
+/// found by their begin, which is older still.
+fn turn_portion(transaction: &Transaction<'_>, before_ms: i64) -> Result<usize, rusqlite::Error> {
+    let mut deleted = 0;
+    for table in ["turn_allocations", "turn_sessions"] {
+        deleted += transaction.execute(
+            &format!(
+                "DELETE FROM {table} WHERE number IN
+                 (SELECT number FROM {table} WHERE started_ms < ?1 AND ended_high_ms < ?1 LIMIT ?2)"
+            ),
+            [before_ms, ROWS],
+        )?;
+    }
+    Ok(deleted)
 }
 
 /// The room's own row goes last: until then the rest is found through it.

@@ -7,8 +7,12 @@ use rusqlite::Connection;
 pub(crate) const VERSION: u32 = MIGRATIONS.len() as u32;
 
 /// Each brings the schema from its index to the next version. They are never edited, only added to.
-const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/0001_record.sql"), include_str!("migrations/0002_turn.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_record.sql"),
+    include_str!("migrations/0002_turn.sql"),
+    include_str!("migrations/0003_turn_participant.sql"),
+    include_str!("migrations/0004_turn_status.sql"),
+];
 
 /// Version of the schema of an open database; 0 for an empty one.
 pub(crate) fn version(connection: &Connection) -> Result<u32, rusqlite::Error> {

@@ -3,10 +3,10 @@
 use super::int;
 use fanlight_events::turn::{AllocationName, LegCounters, Path};
 use fanlight_telemetry::turn_account::{
-    AllocationRecord, Class, End, EndReason, Quality, SessionRecord, Who,
+    AllocationRecord, Class, End, EndReason, Participant, Quality, SessionRecord, Who, is_participant_sid,
 };
 use rusqlite::types::{FromSql, Value};
-use rusqlite::{Connection, Row, Transaction, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params_from_iter};
 
 type Columns = Vec<(&'static str, Value)>;
 
@@ -15,7 +15,8 @@ pub(super) fn write_session(
     transaction: &Transaction<'_>,
     row: &SessionRecord,
 ) -> Result<usize, rusqlite::Error> {
-    replace(transaction, "turn_sessions", session_columns(row))
+    let participant = participant(transaction, row.participant.as_deref(), &row.who)?;
+    replace(transaction, "turn_sessions", session_columns(row, participant.as_ref()))
 }
 
 /// Writes an allocation over the one with the same number.
@@ -23,29 +24,96 @@ pub(super) fn write_allocation(
     transaction: &Transaction<'_>,
     row: &AllocationRecord,
 ) -> Result<usize, rusqlite::Error> {
-    replace(transaction, "turn_allocations", allocation_columns(row))
+    let participant = participant(transaction, row.participant.as_deref(), &row.who)?;
+    replace(transaction, "turn_allocations", allocation_columns(row, participant.as_ref()))
 }
 
-/// Sessions for which `condition` holds, with its parameters.
+/// The participant of a row. One that left so long ago that only the record knows it is looked up there.
+fn participant(
+    transaction: &Transaction<'_>,
+    known: Option<&Participant>,
+    who: &Who,
+) -> Result<Option<Participant>, rusqlite::Error> {
+    if known.is_some() || !is_participant_sid(&who.person) {
+        return Ok(known.cloned());
+    }
+    let mut statement = transaction.prepare_cached(
+        "SELECT p.identity, p.room_sid, coalesce(r.name, '') FROM participants p
+         LEFT JOIN rooms r ON r.sid = p.room_sid WHERE p.sid = ?1",
+    )?;
+    let found = statement.query_row([who.person.as_str()], |row| {
+        Ok(Participant {
+            sid: who.person.as_str().into(),
+            identity: row.get::<_, String>(0)?.into(),
+            room_sid: row.get::<_, String>(1)?.into(),
+            room: row.get::<_, String>(2)?.into(),
+        })
+    });
+    found.optional()
+}
+
+/// Sessions for which `condition` holds, with its parameters; an order and a limit may stand behind it.
 pub(crate) fn sessions(
     connection: &Connection,
     condition: &str,
     parameters: &[Value],
 ) -> Result<Vec<SessionRecord>, rusqlite::Error> {
-    let sql = format!("SELECT * FROM turn_sessions WHERE {condition} ORDER BY started_ms, number");
-    let mut statement = connection.prepare(&sql)?;
-    statement.query_map(params_from_iter(parameters), read_session)?.collect()
+    let mut sessions = Vec::new();
+    each_session(connection, condition, parameters, |session| sessions.push(session))?;
+    Ok(sessions)
 }
 
-/// Allocations for which `condition` holds, with its parameters.
+/// The same, one after the other.
+pub(crate) fn each_session(
+    connection: &Connection,
+    condition: &str,
+    parameters: &[Value],
+    mut take: impl FnMut(SessionRecord),
+) -> Result<(), rusqlite::Error> {
+    let mut statement = connection.prepare(&format!("SELECT * FROM turn_sessions WHERE {condition}"))?;
+    for session in statement.query_map(params_from_iter(parameters), read_session)? {
+        take(session?);
+    }
+    Ok(())
+}
+
+/// Allocations for which `condition` holds, with its parameters; an order and a limit may stand behind it.
 pub(crate) fn allocations(
     connection: &Connection,
     condition: &str,
     parameters: &[Value],
 ) -> Result<Vec<AllocationRecord>, rusqlite::Error> {
-    let sql = format!("SELECT * FROM turn_allocations WHERE {condition} ORDER BY started_ms, number");
-    let mut statement = connection.prepare(&sql)?;
+    let mut statement = connection.prepare(&format!("SELECT * FROM turn_allocations WHERE {condition}"))?;
     statement.query_map(params_from_iter(parameters), read_allocation)?.collect()
+}
+
+/// How many rows of a table fulfil `condition`, with its parameters.
+pub(crate) fn count(
+    connection: &Connection,
+    table: &str,
+    condition: &str,
+    parameters: &[Value],
+) -> Result<u64, rusqlite::Error> {
+    let sql = format!("SELECT count(*) FROM {table} WHERE {condition}");
+    let count: i64 = connection.query_row(&sql, params_from_iter(parameters), |row| row.get(0))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// The first of these allocations that is on record already, whatever its number.
+pub(super) fn known<'a>(
+    connection: &Connection,
+    allocations: &'a [AllocationRecord],
+) -> Result<Option<&'a AllocationRecord>, rusqlite::Error> {
+    let mut statement = connection.prepare(
+        "SELECT 1 FROM turn_allocations WHERE started_ms = ?1 AND id = ?2 AND user = ?3 AND realm = ?4",
+    )?;
+    for row in allocations {
+        let id = row.name.id.to_string();
+        if statement.exists((int(row.started_ms), id, row.name.user.as_str(), row.name.realm.as_str()))? {
+            return Ok(Some(row));
+        }
+    }
+    Ok(None)
 }
 
 /// What a server that ends leaves open for the next one.
@@ -53,8 +121,8 @@ pub(super) fn open_rows(
     connection: &Connection,
 ) -> Result<(Vec<SessionRecord>, Vec<AllocationRecord>), rusqlite::Error> {
     Ok((
-        sessions(connection, "ended_low_ms IS NULL", &[])?,
-        allocations(connection, "ended_low_ms IS NULL", &[])?,
+        sessions(connection, "ended_low_ms IS NULL ORDER BY number", &[])?,
+        allocations(connection, "ended_low_ms IS NULL ORDER BY number", &[])?,
     ))
 }
 
@@ -66,12 +134,11 @@ fn replace(transaction: &Transaction<'_>, table: &str, columns: Columns) -> Resu
     transaction.prepare_cached(&sql)?.execute(params_from_iter(values))
 }
 
-fn session_columns(row: &SessionRecord) -> Columns {
+fn session_columns(row: &SessionRecord, participant: Option<&Participant>) -> Columns {
     let mut columns = vec![
         ("number", number(row.number)),
         ("realm", text(&row.realm)),
         ("person", text(&row.who.person)),
-        ("room", text(&row.who.room)),
         ("started_ms", number(row.started_ms)),
         ("start_known", flag(row.start_known)),
         ("low_ms", number(row.end.low_ms)),
@@ -84,6 +151,7 @@ fn session_columns(row: &SessionRecord) -> Columns {
         ("peak_bps", number(row.peak_bps)),
         ("class", text(row.class.as_str())),
     ];
+    columns.extend(room_columns(&row.who, participant));
     columns.extend(end_columns(row.ended));
     columns.extend(leg_columns(&CLIENT, &row.client));
     columns.extend(leg_columns(&PEER, &row.peer));
@@ -94,7 +162,8 @@ fn read_session(row: &Row<'_>) -> Result<SessionRecord, rusqlite::Error> {
     Ok(SessionRecord {
         number: unsigned(row, "number")?,
         realm: string(row, "realm")?.into(),
-        who: Who { person: string(row, "person")?.into(), room: string(row, "room")?.into() },
+        who: Who { person: string(row, "person")?.into(), room: string(row, "named_room")?.into() },
+        participant: read_participant(row)?,
         started_ms: unsigned(row, "started_ms")?,
         start_known: row.get("start_known")?,
         ended: read_end(row)?,
@@ -111,7 +180,7 @@ fn read_session(row: &Row<'_>) -> Result<SessionRecord, rusqlite::Error> {
     })
 }
 
-fn allocation_columns(row: &AllocationRecord) -> Columns {
+fn allocation_columns(row: &AllocationRecord, participant: Option<&Participant>) -> Columns {
     let mut columns = vec![
         ("number", number(row.number)),
         ("session", number(row.session)),
@@ -120,7 +189,6 @@ fn allocation_columns(row: &AllocationRecord) -> Columns {
         ("user", text(&row.name.user)),
         ("id", Value::Text(row.name.id.to_string())),
         ("person", text(&row.who.person)),
-        ("room", text(&row.who.room)),
         ("transport", text(&row.path.transport)),
         ("local", text(&row.path.local)),
         ("remote", text(&row.path.remote)),
@@ -140,6 +208,7 @@ fn allocation_columns(row: &AllocationRecord) -> Columns {
         ("leftover", flag(row.leftover)),
         ("class", text(row.class.as_str())),
     ];
+    columns.extend(room_columns(&row.who, participant));
     columns.extend(end_columns(row.ended));
     columns.extend(leg_columns(&CLIENT, &row.client));
     columns.extend(leg_columns(&PEER, &row.peer));
@@ -156,7 +225,8 @@ fn read_allocation(row: &Row<'_>) -> Result<AllocationRecord, rusqlite::Error> {
             user: string(row, "user")?.into(),
             id: word(row, "id", |id| id.parse().ok())?,
         },
-        who: Who { person: string(row, "person")?.into(), room: string(row, "room")?.into() },
+        who: Who { person: string(row, "person")?.into(), room: string(row, "named_room")?.into() },
+        participant: read_participant(row)?,
         path: Path {
             transport: string(row, "transport")?.into(),
             local: string(row, "local")?.into(),
@@ -203,6 +273,30 @@ fn read_leg(
         tx_packets: unsigned(row, tx_packets)?,
         tx_bytes: unsigned(row, tx_bytes)?,
     })
+}
+
+fn room_columns(who: &Who, participant: Option<&Participant>) -> [(&'static str, Value); 5] {
+    let room = participant.map(|one| one.room.as_str()).filter(|room| !room.is_empty());
+    [
+        ("room", text(room.unwrap_or(&who.room))),
+        ("named_room", text(&who.room)),
+        ("participant_sid", text(participant.map_or("", |one| one.sid.as_str()))),
+        ("identity", text(participant.map_or("", |one| one.identity.as_str()))),
+        ("room_sid", text(participant.map_or("", |one| one.room_sid.as_str()))),
+    ]
+}
+
+fn read_participant(row: &Row<'_>) -> Result<Option<Box<Participant>>, rusqlite::Error> {
+    let sid = string(row, "participant_sid")?;
+    if sid.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Box::new(Participant {
+        sid: sid.into(),
+        identity: string(row, "identity")?.into(),
+        room_sid: string(row, "room_sid")?.into(),
+        room: string(row, "room")?.into(),
+    })))
 }
 
 fn end_columns(ended: Option<(End, EndReason)>) -> [(&'static str, Value); 3] {
@@ -268,12 +362,19 @@ mod tests {
             tx_packets: from + 2,
             tx_bytes: from + 3,
         };
-        let who = Who { person: "alice".into(), room: "42".into() };
+        let who = Who { person: "PA_alice".into(), room: "42".into() };
+        let participant = Some(Box::new(Participant {
+            sid: "PA_alice".into(),
+            identity: "alice".into(),
+            room_sid: "RM_1".into(),
+            room: "demo".into(),
+        }));
         let ended = Some((End { low_ms: 5_000, high_ms: 6_000 }, EndReason::NodeRestart));
         let session = SessionRecord {
             number: 7,
             realm: "example.org".into(),
             who: who.clone(),
+            participant: participant.clone(),
             started_ms: 1_000,
             start_known: true,
             ended,
@@ -294,6 +395,7 @@ mod tests {
             node: "n1".into(),
             name: AllocationName { realm: "example.org".into(), user: "17:alice".into(), id: u64::MAX },
             who,
+            participant,
             path: Path {
                 transport: "TLS/TCP".into(),
                 local: "l".into(),
@@ -327,8 +429,8 @@ mod tests {
         migrate(&mut connection).unwrap();
         let (session, allocation) = records();
         let (mut open_session, mut open_allocation) = records();
-        (open_session.number, open_session.ended) = (70, None);
-        (open_allocation.number, open_allocation.ended) = (80, None);
+        (open_session.number, open_session.ended, open_session.participant) = (70, None, None);
+        (open_allocation.number, open_allocation.ended, open_allocation.participant) = (80, None, None);
         (open_allocation.released_ms, open_allocation.deltas_match) = (None, None);
         let transaction = connection.transaction().unwrap();
         for row in [&session, &open_session] {

@@ -34,7 +34,12 @@ const TRACK_COLUMNS: [&str; 19] = [
 static TRACK: LazyLock<String> = LazyLock::new(|| replace("tracks", &TRACK_COLUMNS));
 static SERIES: LazyLock<String> = LazyLock::new(|| replace("counters", &["track_id", "number", "t_ms"]));
 
-pub(super) fn write(connection: &mut Connection, batch: &Batch) -> Result<(), rusqlite::Error> {
+/// `turn_status` is how TURN fares, a JSON object.
+pub(super) fn write(
+    connection: &mut Connection,
+    batch: &Batch,
+    turn_status: Option<&str>,
+) -> Result<(), rusqlite::Error> {
     let transaction = immediate(connection)?;
     for row in &batch.rooms {
         room(&transaction, row)?;
@@ -56,6 +61,11 @@ pub(super) fn write(connection: &mut Connection, batch: &Batch) -> Result<(), ru
     }
     for row in &batch.turn_allocations {
         turn::write_allocation(&transaction, row)?;
+    }
+    if let Some(status) = turn_status {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO turn_status (one, t_ms, status) VALUES (1, ?1, ?2)")?
+            .execute(params![int(batch.seen_ms), status])?;
     }
     transaction.prepare_cached("UPDATE heartbeat SET seen_ms = ?1")?.execute([int(batch.seen_ms)])?;
     transaction.commit()

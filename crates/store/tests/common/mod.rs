@@ -91,6 +91,8 @@ pub(crate) fn published() -> TrackPublished {
         width: 1280,
         height: 720,
         simulcast: true,
+        cid: "cid".into(),
+        mids: vec!["1".into()],
     }
 }
 
@@ -100,6 +102,7 @@ pub(crate) fn subscribed(publisher: &str) -> TrackSubscribed {
         kind: Kind::Video,
         source: "camera".into(),
         codec: "video/VP8".into(),
+        ssrc: 7,
     }
 }
 

@@ -4,6 +4,7 @@
 //! state of its connection (`connected`, or `lost: …`).
 
 use super::coturn::{self, Message};
+use super::release::Release;
 use crate::turn_account::{AllocationRecord, Output, SessionRecord, TurnAccount, table};
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ pub struct Reading {
     pub unreadable: u64,
     /// Time of the latest line, milliseconds since the Unix epoch.
     pub latest_ms: u64,
+    release: Option<Release>,
 }
 
 /// What a recording gave: the last word on every allocation and session, in the order of the first.
@@ -39,7 +41,7 @@ impl Tables {
                 Output::Session(record) if record.ended.is_some() => {
                     put(&mut self.places, &mut self.sessions, record.number, *record);
                 }
-                Output::Allocation(_) | Output::Session(_) => {}
+                Output::Allocation(_) | Output::Session(_) | Output::WhoIs(_) => {}
                 Output::Timeout(_) => return,
             }
         }
@@ -56,6 +58,11 @@ fn put<T>(places: &mut BTreeMap<u64, usize>, rows: &mut Vec<T>, number: u64, row
 }
 
 impl Reading {
+    /// What coturns of this release said.
+    pub fn of_release(release: Release) -> Self {
+        Self { release: Some(release), ..Self::default() }
+    }
+
     /// Takes one line, without its end.
     pub fn line(&mut self, account: &mut TurnAccount, line: &str) {
         if line.is_empty() || line.starts_with('#') {
@@ -78,6 +85,10 @@ impl Reading {
             ("#capture", _) => account.handle_input_lost(),
             (_, Ok(Message::Event(name, event))) => {
                 self.messages += 1;
+                let event = match self.release {
+                    Some(release) => release.correct(event),
+                    None => event,
+                };
                 account.handle_event(at_ms, None, &name, event);
             }
             (_, Ok(Message::Heartbeat)) => self.messages += 1,

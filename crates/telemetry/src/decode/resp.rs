@@ -21,9 +21,22 @@ pub enum Said {
         /// The payload.
         payload: String,
     },
+    /// A status is written under its key; the same is published right after.
+    Set {
+        /// The key.
+        key: String,
+        /// The status.
+        value: String,
+    },
+    /// A key is deleted: the allocation is gone.
+    Deleted {
+        /// The key.
+        key: String,
+    },
     /// The server looks for what an earlier process left: it has just started.
     Started,
-    /// It says as whom it comes, or which database it means: its connections are told from others' by these.
+    /// It says which database it means, last before it reports: by that, and by as whom it came, its connections are told
+    /// from others'.
     Named,
 }
 
@@ -89,7 +102,8 @@ impl Connection {
         let name = words.first().map(|name| name.to_ascii_uppercase()).unwrap_or_default();
         let rest = words.get(1..).unwrap_or_default();
         if name == "AUTH" {
-            return self.authorise(rest, answers);
+            self.authorise(rest, answers);
+            return None;
         }
         if !self.authorised {
             answers.extend_from_slice(b"-NOAUTH Authentication required.\r\n");
@@ -103,9 +117,10 @@ impl Connection {
                 }
                 Err(_) => (b"-ERR invalid DB index\r\n", None),
             },
-            // The same is published right after.
-            ("SET", [_, _, ..]) => (b"+OK\r\n", None),
-            ("DEL", [_, ..]) => (b":1\r\n", None),
+            ("SET", [key, value, ..]) => {
+                (b"+OK\r\n", Some(Said::Set { key: key.clone(), value: value.clone() }))
+            }
+            ("DEL", [key, ..]) => (b":1\r\n", Some(Said::Deleted { key: key.clone() })),
             ("PUBLISH", [channel, payload]) => {
                 (b":1\r\n", Some(Said::Published { channel: channel.clone(), payload: payload.clone() }))
             }
@@ -118,24 +133,23 @@ impl Connection {
         said
     }
 
-    fn authorise(&mut self, words: &[String], answers: &mut Vec<u8>) -> Option<Said> {
+    fn authorise(&mut self, words: &[String], answers: &mut Vec<u8>) {
         let (user, password) = match words {
             [password] => ("default", password),
             [user, password] => (user.as_str(), password),
             _ => {
                 answers.extend_from_slice(b"-ERR wrong number of arguments for 'auth' command\r\n");
-                return None;
+                return;
             }
         };
         // coturn says AUTH '' even when it was given no password.
         if self.password.as_ref().is_some_and(|expected| !is_same(expected, password)) {
             answers.extend_from_slice(b"-WRONGPASS invalid username-password pair or user is disabled.\r\n");
-            return None;
+            return;
         }
         self.authorised = true;
         user.clone_into(&mut self.user);
         answers.extend_from_slice(b"+OK\r\n");
-        Some(Said::Named)
     }
 }
 
@@ -222,7 +236,7 @@ mod tests {
                 .collect();
             assert_eq!(
                 (said.len(), answers.as_slice()),
-                (3, &b"+OK\r\n:1\r\n:1\r\n"[..]),
+                (2, &b"+OK\r\n:1\r\n:1\r\n"[..]),
                 "pieces of {size}"
             );
         }

@@ -2,30 +2,34 @@
 
 /// Whether a column's cells stand at its left or at its right edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Align {
+pub enum Align {
+    /// At the left.
     Left,
+    /// At the right, as numbers are.
     Right,
 }
 
 /// Rows of cells whose columns are as wide as their widest cell.
 #[derive(Debug)]
-pub(super) struct Table {
+pub struct Table {
     aligns: Vec<Align>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(super) fn new(columns: &[(&str, Align)]) -> Self {
+    /// A table without rows; the names of its columns are its first line.
+    pub fn new(columns: &[(&str, Align)]) -> Self {
         let header = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
         Self { aligns: columns.iter().map(|(_, align)| *align).collect(), rows: vec![header] }
     }
 
-    pub(super) fn row(&mut self, cells: Vec<String>) {
+    /// Adds a row. Cells that came from outside have to be [`printable`].
+    pub fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
 
     /// Appends the table, each line after `indent`.
-    pub(super) fn render(&self, indent: &str, text: &mut String) {
+    pub fn render(&self, indent: &str, text: &mut String) {
         let widths: Vec<usize> = (0..self.aligns.len())
             .map(|column| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell)).max())
             .map(Option::unwrap_or_default)
@@ -47,7 +51,7 @@ impl Table {
 
 /// Text that came from outside, fit for a terminal: control and direction-changing characters become `�`, so that a name
 /// can neither move the cursor nor pass itself off as another line; what is longer than `width_max` is cut.
-pub(super) fn printable(text: &str, width_max: usize) -> String {
+pub fn printable(text: &str, width_max: usize) -> String {
     let shown: String = text.chars().map(|char| if is_harmful(char) { '\u{fffd}' } else { char }).collect();
     if width(&shown) <= width_max {
         return shown;

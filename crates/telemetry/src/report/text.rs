@@ -111,11 +111,18 @@ fn render_media(room: &RoomReport, participant: &ParticipantReport, until: Until
         let _ = write!(text, "  from {}", printable(&participant.client.address, NAME_WIDTH));
     }
     text.push('\n');
+    if let Some(relay) = &participant.relay {
+        let (sent, received) = (size(relay.sent_bytes), size(relay.received_bytes));
+        let held = duration(relay.held_ms);
+        let _ =
+            writeln!(text, "    over a TURN relay for {held}: sent {sent}, received {received} of payload");
+    }
     if participant.tracks.is_empty() {
         text.push_str("    sent and received nothing\n");
         return;
     }
-    let mut table = Table::new(&[
+    let beside = participant.tracks.iter().any(|track| track.client.is_some());
+    let mut columns = vec![
         ("WAY", Align::Left),
         ("TRACK", Align::Left),
         ("CODEC", Align::Left),
@@ -130,9 +137,17 @@ fn render_media(room: &RoomReport, participant: &ParticipantReport, until: Until
         ("RESENT", Align::Right),
         ("RTT MS", Align::Right),
         ("JITTER MS", Align::Right),
-    ]);
+    ];
+    if beside {
+        columns.extend([("AT CLIENT", Align::Right), ("DIFF %", Align::Right)]);
+    }
+    let mut table = Table::new(&columns);
     for track in &participant.tracks {
-        table.row(track_cells(room, track, until));
+        let mut cells = track_cells(room, track, until);
+        if beside {
+            cells.extend(client_cells(track));
+        }
+        table.row(cells);
     }
     table.render("    ", text);
 }
@@ -165,6 +180,14 @@ fn track_cells(room: &RoomReport, track: &TrackReport, until: Until) -> Vec<Stri
         milliseconds(counters.rtt_us),
         milliseconds(counters.jitter_us),
     ]
+}
+
+/// Packets as the client counted them, and how far that is from the server's count of the same.
+fn client_cells(track: &TrackReport) -> [String; 2] {
+    let Some(client) = &track.client else { return ["-".to_owned(), "-".to_owned()] };
+    let away = client.packets.abs_diff(client.server_packets);
+    let away = hundredths_of_percent(away, client.server_packets);
+    [client.packets.to_string(), away.map_or_else(|| "-".to_owned(), hundredths)]
 }
 
 fn render_timeline(room: &RoomReport, text: &mut String) {
@@ -241,7 +264,7 @@ fn track_in_timeline(room: &RoomReport, event: &TimelineReport) -> String {
 /// The client, the identity and the track's name stand in other columns.
 fn is_said_elsewhere(name: &str, value: &Value, event: &TimelineReport) -> bool {
     match name {
-        "identity" | "publisher" => true,
+        "identity" | "publisher" | "cid" | "mids" | "ssrc" => true,
         "source" | "kind" if !event.track.is_empty() => true,
         "kind" => value == "standard",
         _ => false,

@@ -1,7 +1,7 @@
 //! Numbers and reasons as people say them.
 
 /// `8.9 s`, `1 m 01 s`, `26 h 00 m 05 s`.
-pub(super) fn duration(ms: u64) -> String {
+pub fn duration(ms: u64) -> String {
     let (seconds, minutes, hours) = (ms / 1_000 % 60, ms / 60_000 % 60, ms / 3_600_000);
     match (hours, minutes) {
         (0, 0) => format!("{seconds}.{} s", ms % 1_000 / 100),
@@ -11,7 +11,7 @@ pub(super) fn duration(ms: u64) -> String {
 }
 
 /// `512 B`, `59.5 kB`, `1.04 GB`: three digits, cut, in powers of ten.
-pub(super) fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     let units = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
     let Some((unit, name)) = units.into_iter().find(|(unit, _)| bytes >= *unit) else {
         return format!("{bytes} B");

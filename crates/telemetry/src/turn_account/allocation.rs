@@ -5,7 +5,8 @@ use super::limits::{
     CLOSING_MS, DUPLICATE_OPENING_MS, DUPLICATE_TRAFFIC_MS, EXPIRY_MS, OVERDUE_MS, PEER_TOTAL_BITS,
     RATE_MS_MIN, RELEASE_MS, TOTALS_MS,
 };
-use super::record::{AllocationRecord, Class, End, EndReason, Quality};
+use super::record::{AllocationRecord, Class, End, EndReason, Quality, payload_of_client_leg};
+use super::session::Session;
 use fanlight_events::turn::{AllocationName, Leg, LegCounters, Path};
 use smol_str::SmolStr;
 
@@ -30,11 +31,11 @@ pub(super) enum State {
 #[derive(Debug, Clone)]
 pub(super) struct Allocation {
     pub(super) number: u64,
-    pub(super) session: u64,
+    /// Slot of its session.
+    pub(super) session: u32,
     pub(super) node: SmolStr,
     pub(super) name: AllocationName,
     pub(super) path: Path,
-    moved_from: Vec<SmolStr>,
     pub(super) started_ms: u64,
     pub(super) start_known: bool,
     pub(super) last_status_ms: u64,
@@ -42,15 +43,34 @@ pub(super) struct Allocation {
     pub(super) expires_ms: u64,
     pub(super) refreshes: u64,
     pub(super) state: State,
-    released_ms: Option<u64>,
-    end: Option<(End, EndReason)>,
+    /// When its timer comes.
+    pub(super) timer_ms: u64,
     /// Sums of traffic messages: client, peer.
     sums: [LegCounters; 2],
-    totals: [Option<LegCounters>; 2],
-    latest: [(u64, LegCounters); 2],
+    latest: [Latest; 2],
     activity: Activity,
+    late: Option<Box<Late>>,
     /// Messages of it may be missing: the input was away while it was open.
     pub(super) outage: bool,
+    /// It is among those that have to be told.
+    pub(super) changed: bool,
+}
+
+/// What an allocation has only after a move, or towards its end.
+#[derive(Debug, Clone, Default)]
+struct Late {
+    moved_from: Vec<SmolStr>,
+    released_ms: Option<u64>,
+    end: Option<(End, EndReason)>,
+    totals: [Option<LegCounters>; 2],
+}
+
+/// The latest traffic message of a leg, to know it again.
+#[derive(Debug, Clone, Copy, Default)]
+struct Latest {
+    ms: u64,
+    /// Its counters; none is compared that does not fit.
+    counters: [u32; 4],
 }
 
 /// When payload flowed.
@@ -69,7 +89,7 @@ struct Activity {
 
 impl Allocation {
     pub(super) fn new(
-        number: u64,
+        (number, session): (u64, u32),
         node: SmolStr,
         name: AllocationName,
         path: Path,
@@ -78,11 +98,10 @@ impl Allocation {
     ) -> Self {
         Self {
             number,
-            session: 0,
+            session,
             node,
             name,
             path,
-            moved_from: Vec::new(),
             started_ms: at_ms,
             start_known,
             last_status_ms: at_ms,
@@ -90,23 +109,25 @@ impl Allocation {
             expires_ms: at_ms + u64::from(lifetime_s) * 1000,
             refreshes: 0,
             state: State::Active,
-            released_ms: None,
-            end: None,
+            timer_ms: u64::MAX,
             sums: [LegCounters::default(); 2],
-            totals: [None; 2],
-            latest: [(0, LegCounters::default()); 2],
+            latest: [Latest::default(); 2],
             activity: Activity { latest_ms: at_ms, before_ms: at_ms, ..Activity::default() },
+            late: None,
             outage: false,
+            changed: false,
         }
     }
 
     /// An allocation that was open when we last stood; what was said of it since is not known.
-    pub(super) fn restore(record: AllocationRecord) -> Self {
+    pub(super) fn restore(record: AllocationRecord, session: u32) -> Self {
         let start = (record.started_ms, record.start_known);
+        let numbers = (record.number, session);
         let mut allocation =
-            Self::new(record.number, record.node, record.name, record.path, start, record.lifetime_s);
-        allocation.session = record.session;
-        allocation.moved_from = record.moved_from;
+            Self::new(numbers, record.node, record.name, record.path, start, record.lifetime_s);
+        if !record.moved_from.is_empty() {
+            allocation.late_mut().moved_from = record.moved_from;
+        }
         allocation.refreshes = record.refreshes;
         allocation.last_status_ms = record.last_status_ms;
         allocation.expires_ms = record.last_status_ms + u64::from(record.lifetime_s) * 1000;
@@ -116,10 +137,35 @@ impl Allocation {
         allocation.outage = true;
         if let Some(released_ms) = record.released_ms {
             allocation.state = State::Closing;
-            allocation.released_ms = Some(released_ms);
+            allocation.late_mut().released_ms = Some(released_ms);
             allocation.expires_ms = released_ms + RELEASE_MS;
         }
         allocation
+    }
+
+    /// Whether it goes on, as far as is known.
+    pub(super) const fn is_open(&self) -> bool {
+        matches!(self.state, State::Active | State::Closing)
+    }
+
+    fn late_mut(&mut self) -> &mut Late {
+        self.late.get_or_insert_default()
+    }
+
+    fn end(&self) -> Option<(End, EndReason)> {
+        self.late.as_deref().and_then(|late| late.end)
+    }
+
+    fn released_ms(&self) -> Option<u64> {
+        self.late.as_deref().and_then(|late| late.released_ms)
+    }
+
+    fn totals(&self) -> [Option<LegCounters>; 2] {
+        self.late.as_deref().map_or([None; 2], |late| late.totals)
+    }
+
+    fn moved_from(&self) -> &[SmolStr] {
+        self.late.as_deref().map_or(&[], |late| &late.moved_from)
     }
 
     /// Whether the same opening was heard a moment ago.
@@ -128,7 +174,7 @@ impl Allocation {
             && at_ms.saturating_sub(self.started_ms) <= DUPLICATE_OPENING_MS
             && (self.refreshes > 0 || self.lifetime_s == lifetime_s)
             && self.path.local == path.local
-            && (self.path.remote == path.remote || self.moved_from.contains(&path.remote))
+            && (self.path.remote == path.remote || self.moved_from().contains(&path.remote))
     }
 
     /// Whether this is the opening of an allocation that was first heard of by a message that overtook it.
@@ -154,8 +200,8 @@ impl Allocation {
         self.last_status_ms = at_ms;
         if self.path.remote != path.remote && !path.remote.is_empty() {
             let before = std::mem::replace(&mut self.path, path);
-            if !before.remote.is_empty() && self.moved_from.len() < MOVES_MAX {
-                self.moved_from.push(before.remote);
+            if !before.remote.is_empty() && self.moved_from().len() < MOVES_MAX {
+                self.late_mut().moved_from.push(before.remote);
             }
         }
         if lifetime_s > 0 {
@@ -163,7 +209,7 @@ impl Allocation {
             self.expires_ms = at_ms + u64::from(lifetime_s) * 1000;
         } else if self.state == State::Active {
             self.state = State::Closing;
-            self.released_ms = Some(at_ms);
+            self.late_mut().released_ms = Some(at_ms);
             self.expires_ms = at_ms + RELEASE_MS;
         }
     }
@@ -177,11 +223,10 @@ impl Allocation {
     /// A traffic message; `false` for one that comes twice. Bytes of payload since the one before come with `true`.
     pub(super) fn add(&mut self, at_ms: u64, leg: Leg, counters: LegCounters) -> Option<u64> {
         let place = index(leg);
-        let (latest_ms, latest) = self.latest[place];
-        if latest_ms != 0 && latest == counters && at_ms.saturating_sub(latest_ms) <= DUPLICATE_TRAFFIC_MS {
+        if self.latest[place].is_same(at_ms, &counters) {
             return None;
         }
-        self.latest[place] = (at_ms, counters);
+        self.latest[place] = Latest { ms: at_ms, counters: short(&counters) };
         self.sums[place] += counters;
         if leg == Leg::Client || counters.bytes() == 0 {
             return Some(0);
@@ -192,38 +237,53 @@ impl Allocation {
 
     /// The server deleted it.
     pub(super) fn delete(&mut self, at_ms: u64) {
-        let reason = if self.released_ms.is_some() {
+        let released_ms = self.released_ms();
+        let reason = if released_ms.is_some() {
             EndReason::Released
         } else if at_ms.abs_diff(self.expires_ms) < EXPIRY_MS {
             EndReason::Expired
         } else {
             EndReason::Closed
         };
-        self.end = Some((End::at(self.released_ms.unwrap_or(at_ms)), reason));
+        self.late_mut().end = Some((End::at(released_ms.unwrap_or(at_ms)), reason));
         self.state = State::Deleted;
         self.expires_ms = at_ms + TOTALS_MS;
     }
 
     /// Totals came.
     pub(super) fn total(&mut self, leg: Leg, totals: LegCounters) {
-        self.totals[index(leg)] = Some(match leg {
+        let totals = match leg {
             Leg::Client => totals,
             Leg::Peer => unwrap_totals(self.sums[index(leg)], totals),
-        });
+        };
+        self.late_mut().totals[index(leg)] = Some(totals);
     }
 
     /// Nothing more is to be expected: it was opened and deleted, and all totals are there.
     pub(super) fn is_complete(&self) -> bool {
-        self.state == State::Deleted && self.start_known && self.totals.iter().all(Option::is_some)
+        self.state == State::Deleted && self.start_known && self.totals().iter().all(Option::is_some)
     }
 
     /// Ends it without a word of the server.
     pub(super) fn end_unheard(&mut self, end: End, reason: EndReason) {
-        let released = self.released_ms.map(|ms| (End::at(ms), EndReason::Released));
+        let released = self.released_ms().map(|ms| (End::at(ms), EndReason::Released));
         let low_ms = end.low_ms.max(self.started_ms);
         let bounds = End { low_ms, high_ms: end.high_ms.max(low_ms) };
-        self.end.get_or_insert(released.unwrap_or((bounds, reason)));
+        self.late_mut().end.get_or_insert(released.unwrap_or((bounds, reason)));
         self.state = State::Lost;
+    }
+
+    /// Whether it ended because its server, or the server's next process, gave its name anew.
+    pub(super) fn is_replaced(&self) -> bool {
+        let replaced = |(_, reason)| matches!(reason, EndReason::NodeRestart | EndReason::Superseded);
+        self.state == State::Lost && self.end().is_some_and(replaced)
+    }
+
+    /// It was held for lost, but lives: what was said of it in between was missed.
+    pub(super) fn revive(&mut self) {
+        (self.state, self.outage) = (State::Active, true);
+        self.late_mut().end = None;
+        self.expires_ms = self.last_status_ms + u64::from(self.lifetime_s) * 1000;
     }
 
     /// When it ended if its time is over and nobody said so.
@@ -242,33 +302,48 @@ impl Allocation {
 
     /// What is known of it by now; `younger` says that its session had one that began after its last status,
     /// `with_peer` that its server tells of the peer leg at all (coturn from 4.5.1.2).
-    pub(super) fn record(&self, who: Who, younger: bool, with_peer: bool) -> AllocationRecord {
+    pub(super) fn record(
+        &self,
+        who: Who,
+        session: &Session,
+        (younger, with_peer): (bool, bool),
+    ) -> AllocationRecord {
         let [client, peer] = self.counters();
-        let complete = self.totals[0].is_some() && (self.totals[1].is_some() || !with_peer);
-        let reason = self.end.map(|(_, reason)| reason);
+        let totals = self.totals();
+        let complete = totals[0].is_some() && (totals[1].is_some() || !with_peer);
+        let ended = self.end();
+        let reason = ended.map(|(_, reason)| reason);
         let quality = match reason {
             _ if complete && self.sums_fit() => Quality::Exact,
             None | Some(EndReason::Lost | EndReason::Unseen | EndReason::Superseded) => Quality::LowerBound,
             Some(_) if self.outage => Quality::LowerBound,
             Some(_) => Quality::Deltas,
         };
-        let until_ms =
-            self.end.map_or(self.last_status_ms.max(self.activity.latest_ms), |(end, _)| end.low_ms);
+        let until_ms = ended.map_or(self.last_status_ms.max(self.activity.latest_ms), |(end, _)| end.low_ms);
+        let duration_ms = until_ms.saturating_sub(self.started_ms);
+        let payload = if with_peer || peer != LegCounters::default() {
+            peer.bytes()
+        } else {
+            payload_of_client_leg(&client, self.refreshes, duration_ms)
+        };
+        // Without reports of payload nobody knows when it ended.
+        let active_until_ms = if payload > peer.bytes() { until_ms } else { self.active_until_ms() };
         AllocationRecord {
             number: self.number,
-            session: self.session,
+            session: session.number,
             node: self.node.clone(),
             name: self.name.clone(),
             who,
+            participant: session.participant.clone(),
             path: self.path.clone(),
-            moved_from: self.moved_from.clone(),
+            moved_from: self.moved_from().to_vec(),
             started_ms: self.started_ms,
             start_known: self.start_known,
             last_status_ms: self.last_status_ms,
             lifetime_s: self.lifetime_s,
-            released_ms: self.released_ms,
-            ended: self.end,
-            active_until_ms: self.active_until_ms(),
+            released_ms: self.released_ms(),
+            ended,
+            active_until_ms,
             refreshes: self.refreshes,
             client,
             peer,
@@ -276,12 +351,13 @@ impl Allocation {
             quality,
             peak_bps: self.activity.peak_bps,
             leftover: reason == Some(EndReason::Expired) && younger,
-            class: Class::of(peer.bytes(), until_ms.saturating_sub(self.started_ms)),
+            class: Class::of(payload, duration_ms),
         }
     }
 
     fn counters(&self) -> [LegCounters; 2] {
-        [0, 1].map(|leg| self.totals[leg].unwrap_or(self.sums[leg]))
+        let (totals, sums) = (self.totals(), self.sums);
+        [0, 1].map(|leg| totals[leg].unwrap_or(sums[leg]))
     }
 
     /// Totals below what their parts add up to are not totals of the same thing.
@@ -289,16 +365,32 @@ impl Allocation {
         let fits = |total: &LegCounters, sum: LegCounters| {
             total.fields().iter().zip(sum.fields()).all(|(total, sum)| *total >= sum)
         };
-        [0, 1].iter().all(|&leg| self.totals[leg].is_none_or(|total| fits(&total, self.sums[leg])))
+        let totals = self.totals();
+        [0, 1].iter().all(|&leg| totals[leg].is_none_or(|total| fits(&total, self.sums[leg])))
     }
 
     fn active_until_ms(&self) -> u64 {
-        match self.end {
+        match self.end() {
             Some((end, EndReason::Released | EndReason::Closed)) => end.low_ms,
             Some((end, _)) => self.activity.until(end.low_ms, self.started_ms),
             None => self.activity.latest_ms,
         }
     }
+}
+
+impl Latest {
+    fn is_same(&self, at_ms: u64, counters: &LegCounters) -> bool {
+        let counters = short(counters);
+        self.ms != 0
+            && at_ms.saturating_sub(self.ms) <= DUPLICATE_TRAFFIC_MS
+            && self.counters == counters
+            && !counters.contains(&u32::MAX)
+    }
+}
+
+/// Counters of one message; those that do not fit are the largest number.
+fn short(counters: &LegCounters) -> [u32; 4] {
+    counters.fields().map(|value| u32::try_from(value).unwrap_or(u32::MAX))
 }
 
 impl Activity {
@@ -359,7 +451,12 @@ mod tests {
 
     fn allocation() -> Allocation {
         let name = AllocationName { realm: "r".into(), user: "u".into(), id: 1 };
-        Allocation::new(1, "n".into(), name, Path::default(), (1_000, true), 600)
+        Allocation::new((1, 0), "n".into(), name, Path::default(), (1_000, true), 600)
+    }
+
+    fn record(allocation: &Allocation) -> AllocationRecord {
+        let session = Session::new(2, "r".into(), Who::default());
+        allocation.record(Who::default(), &session, (false, true))
     }
 
     #[test]
@@ -387,7 +484,7 @@ mod tests {
         allocation.add(11_000, Leg::Peer, counters(1_000, 100_000));
         allocation.add(601_000, Leg::Peer, counters(500, 50_000));
         allocation.delete(601_000);
-        let record = allocation.record(Who::default(), false, true);
+        let record = record(&allocation);
         assert_eq!(record.ended, Some((End::at(601_000), EndReason::Expired)));
         assert_eq!(record.active_until_ms, 16_000);
         assert_eq!((record.peak_bps, record.held_ms()), (80_000, 600_000));
@@ -398,12 +495,12 @@ mod tests {
         let mut allocation = allocation();
         allocation.add(2_000, Leg::Client, counters(5, 500));
         allocation.delete(3_000);
-        assert_eq!(allocation.record(Who::default(), false, true).quality, Quality::Deltas);
+        assert_eq!(record(&allocation).quality, Quality::Deltas);
         allocation.total(Leg::Client, counters(9, 900));
         assert!(!allocation.is_complete());
         allocation.total(Leg::Peer, counters(0, 0));
         assert!(allocation.is_complete());
-        let record = allocation.record(Who::default(), false, true);
+        let record = record(&allocation);
         assert_eq!(
             (record.quality, record.client.rx_bytes, record.deltas_match),
             (Quality::Exact, 900, Some(false))

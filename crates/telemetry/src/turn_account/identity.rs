@@ -1,5 +1,6 @@
 //! Who a TURN user name stands for.
 
+use super::participant::is_participant_sid;
 use smol_str::SmolStr;
 
 /// How the person is found in a user name.
@@ -53,7 +54,8 @@ impl Identity {
             (Person::AfterSeparator, Some((_, rest))) => rest,
             (Person::BeforeSeparator, Some((first, _))) => first,
         };
-        match self.room_separator.and_then(|separator| base.split_once(separator)) {
+        let room_separator = self.room_separator.filter(|_| !is_participant_sid(base));
+        match room_separator.and_then(|separator| base.split_once(separator)) {
             Some((room, person)) => Who { person: person.into(), room: room.into() },
             None => Who { person: base.into(), room: SmolStr::default() },
         }
@@ -86,5 +88,7 @@ mod tests {
         assert_eq!(identity(Person::Whole, None).read("17:alice").person, "17:alice");
         let who = identity(Person::AfterTime, Some('/')).read("17:room42/peer-1");
         assert_eq!((who.room.as_str(), who.person.as_str()), ("room42", "peer-1"));
+        let sid = identity(Person::AfterTime, Some('_')).read("17:PA_Xy12");
+        assert_eq!((sid.room.as_str(), sid.person.as_str()), ("", "PA_Xy12"), "a participant's sid is whole");
     }
 }

@@ -1,6 +1,6 @@
 //! Every maximum and every period of the accounting, with its reason.
 
-/// Allocations that are open or still waited for; half a kilobyte each. More are counted as refused.
+/// Allocations that are open or still waited for; a kilobyte each, its session included. More are counted as refused.
 pub(super) const ALLOCATIONS_MAX: usize = 1_000_000;
 /// Names of traffic without an allocation that are remembered.
 pub(super) const ORPHANS_MAX: usize = 10_000;
@@ -36,14 +36,22 @@ pub(super) const CLOSING_MS: u64 = 1_000;
 /// A rate over less time says little.
 pub(super) const RATE_MS_MIN: u64 = 500;
 /// A session's peak is its busiest so long.
-pub(super) const PEAK_WINDOW_MS: u64 = 10_000;
-/// Traffic messages remembered for a session's peak.
-pub(super) const PEAK_ENTRIES_MAX: usize = 256;
+pub(super) const PEAK_WINDOW_MS: u64 = PEAK_STEP_MS * PEAK_STEPS as u64;
+/// Payload is added up for it in steps of this.
+pub(super) const PEAK_STEP_MS: u64 = 1_000;
+/// So many of them.
+pub(super) const PEAK_STEPS: usize = 10;
 
 /// Less payload than this, or a lower rate than [`CHECKS_BPS`], is ICE's own checks: the media went directly.
 pub(super) const CHECKS_BYTES: u64 = 64_000;
 /// In bytes per second.
 pub(super) const CHECKS_BPS: u64 = 500;
+/// Control messages each way until media can flow: two allocations, a permission, a release.
+pub(super) const CONTROL_OPENING: u64 = 4;
+/// Permissions and channels are refreshed about so often.
+pub(super) const CONTROL_EVERY_MS: u64 = 240_000;
+/// Mean size of a control message.
+pub(super) const CONTROL_BYTES: u64 = 120;
 /// Peer totals of coturn are 32 bits wide.
 pub(super) const PEER_TOTAL_BITS: u32 = 32;
 /// coturn's ids: relay thread × this + counter.

@@ -1,6 +1,9 @@
 //! TURN servers: which ids they have given, and whether they live.
 
-use super::limits::{IDS_MAX, REORDER_MS, THREAD_FACTOR, THREADS_MAX};
+use super::TurnAccount;
+use super::limits::{IDS_MAX, NODES_MAX, RECONNECT_MS, REORDER_MS, THREAD_FACTOR, THREADS_MAX};
+use super::record::{End, EndReason};
+use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What an opening's id says about its server.
@@ -23,6 +26,8 @@ pub(super) struct Node {
     pub(super) with_peer: bool,
     /// Its connections are all gone since.
     pub(super) gone_ms: Option<u64>,
+    /// The input that tells of it calls it by this name: that another input is away, or has a store, says nothing of it.
+    pub(super) named: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -68,9 +73,11 @@ impl Node {
         }
     }
 
-    /// It counts from the beginning.
-    pub(super) fn restarted(&mut self) {
+    /// It counts from the beginning; says whether it had given ids before.
+    pub(super) fn restarted(&mut self) -> bool {
+        let had_given_ids = !self.threads.is_empty();
         self.threads.clear();
+        had_given_ids
     }
 }
 
@@ -80,6 +87,65 @@ impl Thread {
         if self.given.len() > IDS_MAX {
             self.given.pop_first();
         }
+    }
+}
+
+impl TurnAccount {
+    /// A server that an input calls by this name, and that is there.
+    pub(super) fn named_node(&mut self, name: &str) -> Option<&mut Node> {
+        if !self.nodes.contains_key(name) {
+            if self.nodes.len() >= NODES_MAX {
+                self.health.refused += 1;
+                return None;
+            }
+            self.nodes.insert(name.into(), Node::default());
+        }
+        let node = self.nodes.get_mut(name)?;
+        (node.named, node.gone_ms) = (true, None);
+        Some(node)
+    }
+
+    /// Ends what was open on servers that have not come back.
+    pub(super) fn nodes_due(&mut self, at_ms: u64) {
+        let gone: Vec<(SmolStr, u64)> = self
+            .nodes
+            .iter()
+            .filter_map(|(name, node)| Some((name.clone(), node.gone_ms?)))
+            .filter(|(_, gone_ms)| gone_ms + RECONNECT_MS <= at_ms)
+            .collect();
+        for (node, gone_ms) in gone {
+            self.end_node(gone_ms, &node, EndReason::NodeDisconnect);
+            self.nodes.remove(&node);
+        }
+    }
+
+    /// Ends what is open on a server; says how many that were.
+    pub(super) fn end_node(&mut self, at_ms: u64, node: &str, reason: EndReason) -> usize {
+        let Some(last_sign_ms) = self.nodes.get(node).map(|node| node.last_sign_ms) else { return 0 };
+        let open = self
+            .in_order(|_, allocation| allocation.node == node && allocation.is_open(), |one| one.expires_ms);
+        let ended = open.len();
+        for (slot, expires_ms) in open {
+            let high_ms = at_ms.min(expires_ms);
+            let low_ms =
+                if reason == EndReason::NodeDisconnect { high_ms } else { last_sign_ms.min(high_ms) };
+            self.end_unheard(at_ms, slot, End { low_ms, high_ms }, reason);
+        }
+        ended
+    }
+
+    /// Its server has spoken of an allocation that was open already, of its peer leg or of something else.
+    pub(super) fn sign_of_life(&mut self, at_ms: u64, slot: u32, of_peer: bool) {
+        let Some(allocation) = self.allocations.get(slot) else { return };
+        if let Some(node) = self.nodes.get_mut(&allocation.node) {
+            node.last_sign_ms = node.last_sign_ms.max(at_ms);
+            node.with_peer |= of_peer;
+        }
+    }
+
+    /// Whether a server is one that its input calls by a name.
+    pub(super) fn is_named(&self, node: &str) -> bool {
+        self.nodes.get(node).is_some_and(|node| node.named)
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the accounting says: allocations and user sessions with all that an invoice needs to be defended.
 
 use super::identity::Who;
-use super::limits::{CHECKS_BPS, CHECKS_BYTES};
+use super::limits::{CHECKS_BPS, CHECKS_BYTES, CONTROL_BYTES, CONTROL_EVERY_MS, CONTROL_OPENING};
+use super::participant::{self, Participant};
 use fanlight_events::turn::{AllocationName, LegCounters, Path};
 use serde::Serialize;
 use smol_str::SmolStr;
@@ -132,6 +133,17 @@ impl Class {
     }
 }
 
+/// About how many bytes of the client leg are payload, where the server does not tell of peers (coturn before 4.5.1.2):
+/// what is left without the control messages. They are some for the opening, two for a refresh, and now and then one for
+/// permissions and channels.
+pub(super) fn payload_of_client_leg(client: &LegCounters, refreshes: u64, duration_ms: u64) -> u64 {
+    let control = CONTROL_OPENING + 2 * refreshes + duration_ms.div_ceil(CONTROL_EVERY_MS);
+    if client.rx_packets.max(client.tx_packets) <= control {
+        return 0;
+    }
+    client.bytes().saturating_sub(2 * control * CONTROL_BYTES).max(1)
+}
+
 /// When something ended, as far as it is known. Milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct End {
@@ -159,8 +171,10 @@ pub struct AllocationRecord {
     pub node: SmolStr,
     /// The server's name for it.
     pub name: AllocationName,
-    /// Whose it was.
+    /// Whose it was, as the user name says.
     pub who: Who,
+    /// The participant that the person is; `None` when it is none of ours, or not known yet.
+    pub participant: Option<Box<Participant>>,
     /// How the client came.
     pub path: Path,
     /// Other client addresses it had, after a move.
@@ -198,6 +212,11 @@ pub struct AllocationRecord {
 }
 
 impl AllocationRecord {
+    /// Name of the room: the participant's, else what the user name says; empty without.
+    pub fn room(&self) -> &str {
+        participant::room(self.participant.as_deref(), &self.who.room)
+    }
+
     /// How long it was held, as far as is certain.
     pub fn held_ms(&self) -> u64 {
         self.ended.map_or(self.last_status_ms, |(end, _)| end.low_ms).saturating_sub(self.started_ms)
@@ -211,8 +230,10 @@ pub struct SessionRecord {
     pub number: u64,
     /// Realm of the credentials.
     pub realm: SmolStr,
-    /// Whose it was.
+    /// Whose it was, as the user name says.
     pub who: Who,
+    /// The participant that the person is; `None` when it is none of ours, or not known yet.
+    pub participant: Option<Box<Participant>>,
     /// First allocation.
     pub started_ms: u64,
     /// The first opening was heard.
@@ -242,6 +263,17 @@ pub struct SessionRecord {
 }
 
 impl SessionRecord {
+    /// Who is to be billed: a participant's identity, else the person.
+    pub fn user(&self) -> &str {
+        let identity = self.participant.as_deref().map(|one| one.identity.as_str());
+        identity.filter(|identity| !identity.is_empty()).unwrap_or(&self.who.person)
+    }
+
+    /// Name of the room: the participant's, else what the user name says; empty without.
+    pub fn room(&self) -> &str {
+        participant::room(self.participant.as_deref(), &self.who.room)
+    }
+
     /// How long the session lasted, as far as is certain.
     pub fn held_ms(&self) -> u64 {
         self.end.low_ms.saturating_sub(self.started_ms)

@@ -9,12 +9,28 @@ use std::collections::BTreeMap;
 /// What sessions are added up by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
-    /// Person, within a realm.
+    /// Person, within a realm; a participant of ours by its identity, as its sid is another one each time.
     User,
-    /// Room; sessions without one together.
+    /// Room by name, our own and those that user names say; sessions without one together.
     Room,
     /// Day in UTC on which the session began.
     Day,
+}
+
+impl By {
+    /// As it stands on the command line and in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Room => "room",
+            Self::Day => "day",
+        }
+    }
+
+    /// What [`Self::as_str`] gave.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::User, Self::Room, Self::Day].into_iter().find(|by| by.as_str() == text)
+    }
 }
 
 /// What a relayed gigabyte and a held minute cost; 0 for nothing.
@@ -62,7 +78,7 @@ pub struct Bytes {
     pub tx_bytes: u64,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Sum {
     sessions: u64,
     relayed: u64,
@@ -74,11 +90,22 @@ struct Sum {
     quality: Quality,
 }
 
-/// Adds sessions up; the most payload first.
-pub fn usage<'a>(sessions: impl IntoIterator<Item = &'a SessionRecord>, by: By, price: Price) -> Vec<Usage> {
-    let mut sums: BTreeMap<(String, String), Sum> = BTreeMap::new();
-    for session in sessions {
-        let sum = sums.entry(key(session, by)).or_default();
+/// Sessions being added up, one after the other: a year of them need not be in memory.
+#[derive(Debug)]
+pub struct Adding {
+    by: By,
+    sums: BTreeMap<(String, String), Sum>,
+}
+
+impl Adding {
+    /// Nothing so far.
+    pub const fn new(by: By) -> Self {
+        Self { by, sums: BTreeMap::new() }
+    }
+
+    /// Adds a session.
+    pub fn add(&mut self, session: &SessionRecord) {
+        let sum = self.sums.entry(key(session, self.by)).or_default();
         sum.sessions += 1;
         sum.relayed += u64::from(session.class == Class::Relayed);
         sum.allocations += session.allocations;
@@ -88,20 +115,29 @@ pub fn usage<'a>(sessions: impl IntoIterator<Item = &'a SessionRecord>, by: By, 
         sum.peer += session.peer;
         sum.quality = sum.quality.max(session.quality);
     }
-    let mut lines: Vec<Usage> = sums.into_iter().map(|(key, sum)| line(key, &sum, price)).collect();
-    match by {
-        By::Day => lines.sort_by(|a, b| a.key.cmp(&b.key)),
-        By::User | By::Room => {
-            lines.sort_by_key(|line| std::cmp::Reverse(line.peer.rx_bytes + line.peer.tx_bytes))
+
+    /// The lines: days in their order, else the most payload first.
+    pub fn lines(self, price: Price) -> Vec<Usage> {
+        let mut lines: Vec<Usage> = self.sums.into_iter().map(|(key, sum)| line(key, &sum, price)).collect();
+        if self.by != By::Day {
+            lines
+                .sort_by_key(|line| std::cmp::Reverse(line.peer.rx_bytes.saturating_add(line.peer.tx_bytes)));
         }
+        lines
     }
-    lines
+}
+
+/// Adds sessions up; days in their order, else the most payload first.
+pub fn usage<'a>(sessions: impl IntoIterator<Item = &'a SessionRecord>, by: By, price: Price) -> Vec<Usage> {
+    let mut adding = Adding::new(by);
+    sessions.into_iter().for_each(|session| adding.add(session));
+    adding.lines(price)
 }
 
 fn key(session: &SessionRecord, by: By) -> (String, String) {
     match by {
-        By::User => (session.who.person.to_string(), session.realm.to_string()),
-        By::Room => (session.who.room.to_string(), String::new()),
+        By::User => (session.user().to_owned(), session.realm.to_string()),
+        By::Room => (session.room().to_owned(), String::new()),
         By::Day => (utc(session.started_ms).split('T').next().unwrap_or_default().to_owned(), String::new()),
     }
 }
@@ -139,6 +175,7 @@ mod tests {
             number: 1,
             realm: "r".into(),
             who: Who { person: person.into(), room: "42".into() },
+            participant: None,
             started_ms,
             start_known: true,
             ended: Some((end, EndReason::Released)),

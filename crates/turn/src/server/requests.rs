@@ -26,8 +26,9 @@ use turn_types::attribute::{
 };
 use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH};
 
-/// Numbers that channels may have (RFC 8656 §12).
-const CHANNEL_NUMBERS: std::ops::RangeInclusive<u16> = 0x4000..=0x4fff;
+/// Numbers that channels may have: RFC 5766's, which clients such as coturn's take any of. RFC 8656 §12 keeps the upper
+/// ones free for DTLS and RTP on the same port, which do not come here.
+const CHANNEL_NUMBERS: std::ops::RangeInclusive<u16> = 0x4000..=0x7fff;
 
 /// What a request comes to; `Err` is an error code.
 type Answer = Result<Done, u16>;

@@ -1,0 +1,66 @@
+//! The record as HTTP handlers ask for it.
+
+use fanlight_http::backend::{Record, RecordError, Series};
+use fanlight_store::collector::{client_connections, client_latest, client_series, client_sides};
+use fanlight_store::{ReportError, TurnMonitor};
+use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject};
+use fanlight_telemetry::collector::sides::ClientSides;
+use fanlight_telemetry::turn_account::usage::{By, Price, Usage};
+use fanlight_telemetry::turn_account::{AllocationRecord, SessionRecord};
+use fanlight_telemetry::turn_query::{Filter, Page, Slice};
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// The record of this process.
+pub(crate) struct OwnRecord {
+    pub(crate) dir: PathBuf,
+    pub(crate) monitor: TurnMonitor,
+}
+
+impl Record for OwnRecord {
+    fn turn_sessions(&self, filter: &Filter, slice: Slice) -> Result<Page<SessionRecord>, RecordError> {
+        fanlight_store::turn_sessions(&self.dir, filter, slice).map_err(unreadable)
+    }
+
+    fn turn_allocations(&self, filter: &Filter, slice: Slice) -> Result<Page<AllocationRecord>, RecordError> {
+        fanlight_store::turn_allocations(&self.dir, filter, slice).map_err(unreadable)
+    }
+
+    fn turn_usage(&self, filter: &Filter, by: By, price: Price) -> Result<Vec<Usage>, RecordError> {
+        fanlight_store::turn_usage(&self.dir, filter, by, price).map_err(unreadable)
+    }
+
+    fn clients(&self, query: &ClientQuery) -> Result<Page<ClientConnection>, RecordError> {
+        known(client_connections(&self.dir, query), || Page { rows: Vec::new(), total: 0 })
+    }
+
+    fn client_latest(&self, number: u64) -> Result<Vec<StoredObject>, RecordError> {
+        known(client_latest(&self.dir, number), Vec::new)
+    }
+
+    fn client_series(&self, number: u64, series: &Series) -> Result<Vec<StoredObject>, RecordError> {
+        let range = (series.from_ns, series.to_ns);
+        let read = client_series(&self.dir, number, &series.kind, &series.id, range, series.limit);
+        known(read, Vec::new)
+    }
+
+    fn client_sides(&self, connection: &ClientConnection) -> Result<Option<ClientSides>, RecordError> {
+        known(client_sides(&self.dir, connection), || None)
+    }
+
+    fn turn_health(&self) -> Value {
+        serde_json::to_value(self.monitor.snapshot()).unwrap_or_default()
+    }
+}
+
+/// Without a database of clients' reports none has reported.
+fn known<T>(read: Result<T, ReportError>, nothing: impl FnOnce() -> T) -> Result<T, RecordError> {
+    match read {
+        Err(ReportError::NoDatabase(_)) => Ok(nothing()),
+        read => read.map_err(unreadable),
+    }
+}
+
+fn unreadable(error: ReportError) -> RecordError {
+    RecordError(error.to_string())
+}

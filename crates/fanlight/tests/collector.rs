@@ -1,0 +1,307 @@
+//! The collector as its operator meets it: Kohaku's configuration, its log, its metrics, and the server's own keys.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_fanlight");
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn command() -> Command {
+    let mut command = Command::new(PROGRAM);
+    for variable in ["LIVEKIT_KEYS", "NODE_IP", "FANLIGHT_LOG"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Free for TCP and UDP, given to nobody else here, and below the ports that the kernel gives to whoever connects.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = u16::try_from(std::process::id() % 200).expect("small") * 50;
+    for _ in 0..10_000 {
+        let port = 20_000 + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
+        let address = (Ipv4Addr::LOCALHOST, port);
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free");
+}
+
+/// A program that was started and greeted; killed with the test.
+struct Running {
+    child: Child,
+    greeting: String,
+    log: PathBuf,
+}
+
+impl Running {
+    /// Starts it; `last` is in the last line of its greeting.
+    fn start(folder: &Path, arguments: &[&str], last: &str) -> Self {
+        let log = folder.join("stderr");
+        let mut child = command()
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(&log).expect("a log"))
+            .spawn()
+            .expect("it starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut greeting = String::new();
+        while !greeting.contains(last) {
+            let Some(Ok(line)) = lines.next() else {
+                panic!(
+                    "it ended before it served: {greeting}\n{}",
+                    fs::read_to_string(&log).unwrap_or_default()
+                );
+            };
+            greeting.push_str(&line);
+            greeting.push('\n');
+        }
+        Self { child, greeting, log }
+    }
+
+    /// Ends it as an operator would.
+    fn end(mut self) {
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+        let end = Instant::now() + PATIENCE;
+        while self.child.try_wait().expect("a child").is_none() {
+            assert!(Instant::now() < end, "it does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let status = self.child.wait().expect("it ended");
+        assert!(status.success(), "{}", fs::read_to_string(&self.log).unwrap_or_default());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An operator's Kohaku.
+struct Kohaku {
+    folder: TempDir,
+    port: u16,
+    exporter: u16,
+}
+
+impl Kohaku {
+    fn new() -> Self {
+        Self { folder: TempDir::new().expect("a folder"), port: free_port(), exporter: free_port() }
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().expect("a plain path").to_owned()
+    }
+
+    fn configure(&self, more: &str) -> String {
+        let path = self.file("config.ini");
+        let text = format!(
+            "listen_addr = 127.0.0.1\nlisten_port = {}\nexporter_listen_addr = 127.0.0.1\nexporter_listen_port = {}\n\
+             log_dir = {}\n{more}",
+            self.port,
+            self.exporter,
+            self.folder.path().display()
+        );
+        fs::write(&path, text).expect("written");
+        path
+    }
+
+    fn start(&self, more: &str, arguments: &[&str]) -> Running {
+        let (config, data) = (self.configure(more), self.file("data"));
+        let mut all = vec!["collector", "--kohaku-config", &config, "--data-dir", &data];
+        all.extend(arguments);
+        Running::start(self.folder.path(), &all, "kept in")
+    }
+
+    fn metric(&self, name: &str) -> String {
+        let (_, text) = ask(self.exporter, "GET", "/metrics", &[], "");
+        let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
+        line.map(|line| line[name.len() + 1..].to_owned()).unwrap_or_default()
+    }
+
+    fn log(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.folder.path().join("kohaku.jsonl")).expect("a log");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON lines")).collect()
+    }
+}
+
+/// Status and body, over HTTP/1.1.
+fn ask(port: u16, method: &str, path: &str, headers: &[&str], body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("it listens");
+    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\nUser-Agent: test\r\nContent-Length: {length}\r\n\
+         {headers}\r\n{body}"
+    )
+    .expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+}
+
+const EXPORTER: [&str; 2] =
+    ["content-type: application/json", "x-sora-stats-exporter-type: connection.user-agent"];
+const WEBHOOK: [&str; 2] = ["content-type: application/json", "sora-stats-webhook-type: connection.rtc"];
+
+fn report(second: u32, bytes: u64) -> String {
+    json!({
+        "type": "connection.user-agent", "timestamp": format!("2026-11-21T20:19:{second:02}Z"),
+        "label": "WebRTC SFU Sora", "version": "2025.1.0", "node_name": "sora@127.0.0.1",
+        "multistream": true, "simulcast": false, "spotlight": false, "role": "sendrecv",
+        "channel_id": "sora", "client_id": "c", "session_id": "E5ZA7T4F0D3Z10QCZ7X7T3WMG8",
+        "connection_id": "NNZ1T9F48S2SZF6E4CW3M0RJ4W",
+        "stats": [
+            {"timestamp": 1.0, "id": "T01", "type": "transport", "bytesSent": bytes},
+            {"timestamp": 1.0, "id": "C01", "type": "codec", "payloadType": 96},
+        ],
+    })
+    .to_string()
+}
+
+#[test]
+fn kohakus_configuration_is_enough() {
+    let kohaku = Kohaku::new();
+    let running = kohaku.start("", &[]);
+    for expected in [
+        format!("http://127.0.0.1:{}/collector", kohaku.port),
+        format!("http://127.0.0.1:{}/metrics", kohaku.exporter),
+        "clients.db".to_owned(),
+    ] {
+        assert!(running.greeting.contains(&expected), "{}", running.greeting);
+    }
+    assert_eq!(ask(kohaku.port, "POST", "/collector", &EXPORTER, &report(0, 1)), (204, String::new()));
+    assert_eq!(ask(kohaku.port, "POST", "/sora/webhook/stats", &WEBHOOK, &report(1, 2)).0, 204);
+    assert_eq!(ask(kohaku.port, "POST", "/collector", &EXPORTER, "{}").0, 400);
+    assert_eq!(ask(kohaku.port, "GET", "/.ok", &[], "").0, 204);
+    assert_eq!(kohaku.metric("fanlight_collector_stored_objects_total"), "3", "the codec has not changed");
+    let requests = r#"echo_requests_total{code="204",host="here",method="POST",url="/collector"}"#;
+    assert_eq!(kohaku.metric(requests), "1");
+    running.end();
+
+    let log = kohaku.log();
+    let said = |message: &str| log.iter().filter(|line| line["message"] == message).count();
+    assert!(said("CONF") > 0 && said("SERVER-STARTED") == 1 && said("EXPORTER-STARTED") == 1, "{log:?}");
+    let posts: Vec<_> = log.iter().filter(|line| line["message"] == "POST").collect();
+    let statuses: Vec<_> = posts.iter().map(|line| line["status"].as_u64()).collect();
+    assert_eq!(statuses, [Some(204), Some(204), Some(400)]);
+    assert_eq!((&posts[0]["user_agent"], &posts[0]["remote_ip"]), (&json!("test"), &json!("127.0.0.1")));
+    assert!(posts[2]["error"].as_str().is_some_and(|error| !error.is_empty()));
+    assert_eq!(said("GET"), 0, "health is not logged");
+
+    // What it knew it still knows.
+    let running = kohaku.start("", &[]);
+    assert_eq!(ask(kohaku.port, "POST", "/collector", &EXPORTER, &report(1, 2)).0, 204);
+    assert_eq!(kohaku.metric("fanlight_collector_duplicate_reports_total"), "1");
+    assert_eq!(ask(kohaku.port, "POST", "/collector", &EXPORTER, &report(2, 3)).0, 204);
+    assert_eq!(kohaku.metric("fanlight_collector_stored_objects_total"), "1");
+    running.end();
+}
+
+#[test]
+fn strict_is_as_kohaku_was() {
+    let kohaku = Kohaku::new();
+    let running = kohaku.start("log_stdout = true\n", &["--strict-kohaku"]);
+    let (status, body) = ask(kohaku.port, "POST", "/collector", &EXPORTER, &report(0, 1));
+    assert_eq!((status, body.as_str()), (400, "{\"message\":\"Bad Request\"}\n"), "it wanted HTTP/2");
+    assert_eq!(ask(kohaku.port, "POST", "/.ok", &[], "").0, 204);
+    assert!(running.greeting.contains("SERVER-STARTED"), "the log is on standard output");
+    assert!(!kohaku.folder.path().join("kohaku.jsonl").exists());
+    running.end();
+}
+
+#[test]
+fn what_kohakus_configuration_cannot_have_is_said() {
+    let kohaku = Kohaku::new();
+    for (more, expected) in [
+        ("listen_prot = 1\n", "config.ini: line 6: `listen_prot` is no key of Kohaku's"),
+        ("debug = perhaps\n", "line 6: `debug` is `perhaps`; write true or false"),
+        ("https = true\n", "https = true needs tls_fullchain_file"),
+        ("http2_max_read_frame_size = 1\n", "HTTP/2 has 16384"),
+        ("postgres_uri = postgres://u:secret@h/db?sslmode=maybe\n", "sslmode in postgres_uri is `maybe`"),
+        ("clickhouse_addr = h:9000\n", "cannot write to ClickHouse"),
+        ("log_dir = /nowhere/at/all\n", "cannot write the log to /nowhere/at/all/kohaku.jsonl"),
+    ] {
+        let config = kohaku.configure(more);
+        let output = command().args(["collector", "--kohaku-config", &config]).output().expect("it runs");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains(expected), "{more}: {error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+    let output =
+        command().args(["collector", "--kohaku-config", "/nowhere/config.ini"]).output().expect("it runs");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot read /nowhere/config.ini"));
+}
+
+/// A media server of its own, with these keys below `fanlight.collector`.
+fn serve(folder: &Path, keys: &str, arguments: &[&str]) -> Running {
+    let config = folder.join("config.yaml");
+    let (udp, tcp) = (free_port(), free_port());
+    let text = format!("rtc: {{udp_port: {udp}, tcp_port: {tcp}}}\nfanlight: {{collector: {{{keys}}}}}\n");
+    fs::write(&config, text).expect("written");
+    let path = |path: &Path| path.to_str().expect("a plain path").to_owned();
+    let (config, data, port) = (path(&config), path(&folder.join("data")), free_port().to_string());
+    let mut all = vec!["--dev", "--config", &config, "--data-dir", &data, "--port", &port];
+    all.extend(arguments);
+    // The record is named last.
+    Running::start(folder, &all, "record ")
+}
+
+#[test]
+fn the_server_collects_too() {
+    let folder = TempDir::new().expect("a folder");
+    let (port, exporter) = (free_port(), free_port());
+    let keys = format!("port: {port}, exporter_port: {exporter}, webhook_path: /w");
+    let running = serve(folder.path(), &keys, &[]);
+    assert!(running.greeting.contains(&format!("http://127.0.0.1:{port}/collector")), "{}", running.greeting);
+    assert_eq!(ask(port, "POST", "/w/", &WEBHOOK, &report(0, 1)), (204, String::new()));
+    assert_eq!(ask(port, "POST", "/sora/webhook/stats", &WEBHOOK, &report(0, 1)).0, 404);
+    let (status, metrics) = ask(exporter, "GET", "/metrics", &[], "");
+    assert!(status == 200 && metrics.contains("fanlight_collector_stored_reports_total 1"), "{metrics}");
+    running.end();
+    assert!(folder.path().join("data/clients.db").exists());
+
+    let running = serve(folder.path(), &keys, &["--strict-kohaku"]);
+    assert_eq!(ask(port, "POST", "/collector", &EXPORTER, &report(1, 1)).0, 400);
+    running.end();
+}
+
+#[test]
+fn a_port_that_is_taken_matters_only_to_who_asked_for_it() {
+    let folder = TempDir::new().expect("a folder");
+    let holder = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let taken = holder.local_addr().expect("bound").port();
+    let running = serve(folder.path(), &format!("port: {taken}"), &[]);
+    assert!(!running.greeting.contains("client stats"), "{}", running.greeting);
+    let log = fs::read_to_string(&running.log).expect("a log");
+    assert!(log.contains("the collector is not served"), "{log}");
+    running.end();
+
+    let config = folder.path().join("config.yaml");
+    fs::write(&config, format!("fanlight: {{collector: {{enabled: true, port: {taken}}}}}\n"))
+        .expect("written");
+    let output = command()
+        .args(["--dev", "--port", &free_port().to_string(), "--config"])
+        .arg(&config)
+        .arg("--data-dir")
+        .arg(folder.path().join("other"))
+        .output()
+        .expect("it runs");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && error.contains("choose another fanlight.collector.port"), "{error}");
+}

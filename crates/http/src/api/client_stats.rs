@@ -1,0 +1,231 @@
+//! `POST /api/v1/client-stats`: what pages say of their connections, by `fanlight-stats.js` (docs/clients.md).
+//!
+//! Who sends has an access token that lets into a room, or a collector key, which is bound to origins. A token proves room and
+//! identity; a key, which stands in a page for everybody to read, proves nothing.
+
+use super::refuse;
+use crate::app::App;
+use crate::backend::{NotStored, ReportSink};
+use fanlight_base::{Mono, Redacted};
+use fanlight_livekit::http_rules::{Answer, HttpRequest};
+use fanlight_livekit::token::{Token, verify_late};
+use fanlight_telemetry::collector::Source;
+use fanlight_telemetry::decode::browser::{BODY_BYTES_MAX, Beacon, Claimed, Sender};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+/// Where it is.
+pub(crate) const PATH: &str = "/api/v1/client-stats";
+/// A call may outlast its token, which its page has no way to renew: a day.
+const EXPIRED_S: u64 = 86_400;
+/// Requests of one person, per second, and at once after a pause: a report a second, and what waited while offline.
+const PERSON: Pace = Pace { per_s: 2, burst: 60 };
+/// Requests with one key: pages of all its visitors.
+const KEY: Pace = Pace { per_s: 1_000, burst: 5_000 };
+/// People whose pace is remembered, at about 150 bytes each.
+const PACES_MAX: usize = 65_536;
+const RETRY_AFTER_S: &str = "5";
+
+/// A key that lets pages of some origins report.
+#[derive(Debug, Clone)]
+pub struct CollectorKey {
+    /// The key.
+    pub key: Redacted<String>,
+    /// Origins as browsers write them, such as `https://example.org`; `*` is any.
+    pub origins: Vec<String>,
+}
+
+/// Takes what pages say.
+#[derive(Debug)]
+pub struct ClientStats {
+    reports: ReportSink,
+    keys: Vec<CollectorKey>,
+    paces: Mutex<BTreeMap<Who, Bucket>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    per_s: u64,
+    burst: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Who {
+    Person {
+        room: String,
+        identity: String,
+    },
+    /// Place among the keys.
+    Key(usize),
+}
+
+/// What is left to a sender, in billionths of a request.
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    left: u64,
+    at: Mono,
+}
+
+impl ClientStats {
+    /// Reports go to this sink.
+    pub fn new(reports: ReportSink, keys: Vec<CollectorKey>) -> Self {
+        Self { reports, keys, paces: Mutex::default() }
+    }
+
+    /// Takes one request from what a sender may do.
+    fn may(&self, now: Mono, who: Who) -> bool {
+        let pace = match who {
+            Who::Person { .. } => PERSON,
+            Who::Key(_) => KEY,
+        };
+        let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        if paces.len() >= PACES_MAX && !paces.contains_key(&who) {
+            // Who was silent for so long may do all again.
+            paces.retain(|_, bucket| now.since(bucket.at).as_secs() < PERSON.burst / PERSON.per_s);
+            if paces.len() >= PACES_MAX {
+                return false;
+            }
+        }
+        let bucket = paces.entry(who).or_insert(Bucket { left: pace.burst * ONE, at: now });
+        let since_ns = u64::try_from(now.since(bucket.at).as_nanos()).unwrap_or(u64::MAX);
+        bucket.left = bucket.left.saturating_add(since_ns.saturating_mul(pace.per_s)).min(pace.burst * ONE);
+        bucket.at = now;
+        let may = bucket.left >= ONE;
+        bucket.left = bucket.left.saturating_sub(if may { ONE } else { 0 });
+        may
+    }
+}
+
+/// A request, in the unit of [`Bucket::left`].
+const ONE: u64 = 1_000_000_000;
+
+/// Answers a request; `token` is that of its header, found good.
+pub(crate) async fn answer(app: &App, http: &HttpRequest<'_>, token: Option<&Token>) -> Answer {
+    match take(app, http, token).await {
+        Ok(()) => Answer::empty(204),
+        Err(refusal) => refusal,
+    }
+    .with("Cache-Control", "no-store")
+}
+
+async fn take(app: &App, http: &HttpRequest<'_>, token: Option<&Token>) -> Result<(), Answer> {
+    if http.method != "POST" {
+        return Err(refuse(405, "bad_route", "POST it").with("Allow", "POST, OPTIONS"));
+    }
+    let Some(door) = &app.client_stats else {
+        let text = "this server keeps no reports of clients: set fanlight.collector.enabled";
+        return Err(refuse(404, "bad_route", text));
+    };
+    let body = body(http)?;
+    let beacon = Beacon::parse(body).map_err(|error| refuse(400, "invalid_argument", &error.to_string()))?;
+    let now = (app.now)();
+    let (source, whose, who) = match token {
+        Some(token) => person(token)?,
+        None if !beacon.token.reveal().is_empty() => {
+            let token = verify_late(&app.server.keys, now, EXPIRED_S, beacon.token.reveal());
+            person(&token.map_err(|error| refuse(401, "unauthenticated", &error.to_string()))?)?
+        }
+        None => (Source::BrowserByKey, beacon.claimed.clone(), by_key(door, http, beacon.key.reveal())?),
+    };
+    if !door.may(now.mono(), who) {
+        let text = "too many requests: send several reports in one";
+        return Err(refuse(429, "resource_exhausted", text).with("Retry-After", RETRY_AFTER_S));
+    }
+    let sender = Sender {
+        origin: http.header("origin").unwrap_or_default(),
+        user_agent: http.header("user-agent").unwrap_or_default(),
+        now_ms: now.unix_ms(),
+    };
+    let reports = beacon.into_reports(source, &whose, sender);
+    door.reports.store_all(reports).await.map_err(|error| match error {
+        NotStored::Unfit(text) => refuse(400, "invalid_argument", &text),
+        NotStored::Busy | NotStored::Full(_) | NotStored::Gone => {
+            refuse(503, "unavailable", &error.to_string()).with("Retry-After", RETRY_AFTER_S)
+        }
+    })
+}
+
+/// A page that closes can send plain text only.
+fn body<'a>(http: &HttpRequest<'a>) -> Result<&'a [u8], Answer> {
+    let kind = http.header("content-type").unwrap_or("text/plain");
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !["application/json", "text/plain"].iter().any(|known| kind.eq_ignore_ascii_case(known)) {
+        let text = format!("the body is {kind:?}; send application/json or text/plain");
+        return Err(refuse(415, "invalid_argument", &text));
+    }
+    if http.body.len() > BODY_BYTES_MAX {
+        let text = format!("the body has {} bytes; at most {BODY_BYTES_MAX}", http.body.len());
+        return Err(refuse(413, "invalid_argument", &text));
+    }
+    Ok(http.body)
+}
+
+fn person(token: &Token) -> Result<(Source, Claimed, Who), Answer> {
+    let denied = |text: &str| Err(refuse(403, "permission_denied", text));
+    let identity = &token.grants.identity;
+    match &token.grants.video {
+        Some(video) if video.room_join && !video.room.is_empty() && !identity.is_empty() => {
+            let whose = Claimed { room: video.room.as_str().into(), user: identity.as_str().into() };
+            let who = Who::Person { room: video.room.clone(), identity: identity.clone() };
+            Ok((Source::Browser, whose, who))
+        }
+        _ => denied("this token lets nobody into a room: it needs roomJoin, a room and an identity"),
+    }
+}
+
+fn by_key(door: &ClientStats, http: &HttpRequest<'_>, key: &str) -> Result<Who, Answer> {
+    if key.is_empty() {
+        let text = "no token and no key: put the access token of the room into `token`, or a key of fanlight.collector.keys into `key`";
+        return Err(refuse(401, "unauthenticated", text));
+    }
+    let Some(place) = door.keys.iter().position(|known| known.key.reveal() == key) else {
+        return Err(refuse(401, "unauthenticated", "this key is none of fanlight.collector.keys"));
+    };
+    let origin = http.header("origin").unwrap_or_default();
+    let allowed = door.keys.get(place).is_some_and(|known| {
+        known.origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
+    });
+    if !allowed {
+        let text =
+            format!("this key is not for pages of {origin:?}: see its origins in fanlight.collector.keys");
+        return Err(refuse(403, "permission_denied", &text));
+    }
+    Ok(Who::Key(place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{ClientReports, Storing};
+    use fanlight_base::Now;
+    use fanlight_telemetry::collector::ClientReport;
+
+    struct Nowhere;
+
+    impl ClientReports for Nowhere {
+        fn store(&self, _: ClientReport) -> Storing {
+            Box::pin(async { Err(NotStored::Gone) })
+        }
+
+        fn ready(&self) -> Result<(), NotStored> {
+            Err(NotStored::Gone)
+        }
+    }
+
+    #[test]
+    fn a_person_may_send_so_often_and_others_do_not_suffer() {
+        let door = ClientStats::new(ReportSink::new(Nowhere), Vec::new());
+        let person = |identity: &str| Who::Person { room: "r".into(), identity: identity.into() };
+        let at = |s: u64| Now { mono_ns: s * ONE, unix_ns: 0 }.mono();
+        let taken = (0..100).filter(|_| door.may(at(1), person("a"))).count();
+        assert_eq!(taken as u64, PERSON.burst);
+        assert!(door.may(at(1), person("b")));
+        let taken = (0..100).filter(|_| door.may(at(2), person("a"))).count();
+        assert_eq!(taken as u64, PERSON.per_s);
+        for number in 0..PACES_MAX {
+            door.may(at(3), person(&number.to_string()));
+        }
+        assert!(!door.may(at(3), person("late")));
+        assert!(door.may(at(40), person("late")));
+    }
+}

@@ -1,0 +1,453 @@
+//! Reports of clients: answered when they are safe, stored once, and read back as they came.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod reports;
+
+use fanlight_store::collector::{
+    CLIENTS_FILE, CollectError, Collector, CollectorSettings, Sink, SinkError, SqliteSink, Stored,
+    client_connections, client_latest, client_reports, client_series,
+};
+use fanlight_telemetry::collector::query::ClientQuery;
+use fanlight_telemetry::collector::{ConnectionKey, LastValues, Planned, Source};
+use reports::*;
+use rusqlite::Connection;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+fn open(dir: &Path) -> Collector {
+    Collector::open(dir, CollectorSettings::default()).unwrap()
+}
+
+fn count(dir: &Path, table: &str) -> i64 {
+    let database = Connection::open(dir.join(CLIENTS_FILE)).unwrap();
+    database.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn a_report_is_on_disk_when_it_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = open(dir.path());
+    let sender = collector.sender();
+    for step in 0..20 {
+        let stored = sender.send_and_wait(report("c1", step, &[("a", step), ("b", 1)])).unwrap();
+        let wanted = match step {
+            0 | 10 => Stored { objects: 2, ..Stored::default() },
+            _ => Stored { objects: 1, unchanged: 1, ..Stored::default() },
+        };
+        assert_eq!(stored, wanted, "{step}");
+        assert_eq!(count(dir.path(), "reports"), i64::try_from(step).unwrap() + 1);
+    }
+    let health = collector.health();
+    assert_eq!((health.stored_reports, health.stored_objects, health.unchanged_objects), (20, 22, 18));
+    collector.close();
+    assert_eq!(sender.send_and_wait(report("c1", 99, &[])), Err(CollectError::Closed));
+}
+
+#[test]
+fn the_same_report_again_adds_nothing_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let one = report("c1", 1, &[("a", 1)]);
+    let first = open(dir.path());
+    first.sender().send_and_wait(one.clone()).unwrap();
+    let again = first.sender().send_and_wait(one.clone()).unwrap();
+    assert!(again.duplicate);
+    first.close();
+    let second = open(dir.path());
+    let sender = second.sender();
+    assert!(sender.send_and_wait(one.clone()).unwrap().duplicate);
+    // What is unchanged since before the restart is known to be.
+    let next = sender.send_and_wait(report("c1", 2, &[("a", 1), ("b", 1)])).unwrap();
+    assert_eq!((next.objects, next.unchanged), (1, 1));
+    assert_eq!((count(dir.path(), "reports"), count(dir.path(), "stats")), (2, 2));
+    assert_eq!((second.health().duplicate_reports, count(dir.path(), "connections")), (1, 1));
+    // A second of these beside it would write to the same spool.
+    assert!(Collector::open(dir.path(), CollectorSettings::default()).is_err());
+    second.close();
+}
+
+#[test]
+fn the_same_report_twice_at_once_is_stored_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = open(dir.path());
+    let outcomes: Vec<Stored> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..16)
+            .map(|_| scope.spawn(|| collector.sender().send_and_wait(report("c", 1, &[("a", 1)])).unwrap()))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(outcomes.iter().filter(|stored| !stored.duplicate).count(), 1);
+    assert_eq!((count(dir.path(), "reports"), count(dir.path(), "stats")), (1, 1));
+    collector.close();
+}
+
+#[test]
+fn many_reports_share_a_transaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = open(dir.path());
+    std::thread::scope(|scope| {
+        for n in 0..64 {
+            let sender = collector.sender();
+            scope.spawn(move || {
+                for step in 0..5 {
+                    sender.send_and_wait(report(&format!("c{n}"), step, &[("a", step)])).unwrap();
+                }
+            });
+        }
+    });
+    let health = collector.health();
+    assert_eq!(health.stored_reports, 320);
+    assert!(health.batches < 200, "{health:?}");
+    collector.close();
+}
+
+#[test]
+fn what_was_said_is_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = open(dir.path());
+    let sender = collector.sender();
+    for step in 0..6 {
+        let mut said = report("c1", step, &[("a", step / 2), ("b", 7)]);
+        said.extra = format!(r#"{{"n":{step}}}"#);
+        said.reject(fanlight_telemetry::collector::Reason::NoId, 1);
+        sender.send_and_wait(said).unwrap();
+    }
+    let mut browser = report("c2", 3, &[("a", 1)]);
+    browser.source = Source::Browser;
+    let envelope = browser.connection.as_mut().unwrap();
+    (envelope.participant_sid, envelope.room_sid, envelope.channel_id) =
+        ("PA_1".into(), "RM_1".into(), "lobby".into());
+    sender.send_and_wait(browser).unwrap();
+
+    let query =
+        |query: ClientQuery| client_connections(dir.path(), &ClientQuery { limit: 10, ..query }).unwrap();
+    let all = query(ClientQuery::default());
+    assert_eq!((all.total, all.rows.len()), (2, 2));
+    assert_eq!((all.rows[0].source.as_str(), all.rows[1].source.as_str()), ("browser", "sora"));
+    let one = query(ClientQuery { connection_id: Some("c1".into()), ..Default::default() }).rows.remove(0);
+    assert_eq!((one.reports, one.stored, one.unchanged, one.rejected), (6, 4, 8, 6));
+    assert_eq!((one.first_ns, one.last_ns, one.role.as_deref()), (at(0), at(5), Some("sendrecv")));
+    for (wish, rows) in [
+        (ClientQuery { participant_sid: Some("PA_1".into()), ..Default::default() }, 1),
+        (ClientQuery { room_sid: Some("RM_1".into()), ..Default::default() }, 1),
+        (ClientQuery { channel_id: Some("lobby".into()), ..Default::default() }, 1),
+        (ClientQuery { client_id: Some("client".into()), ..Default::default() }, 2),
+        (ClientQuery { source: Some("sora".into()), ..Default::default() }, 1),
+        (ClientQuery { number: Some(one.number), ..Default::default() }, 1),
+        (ClientQuery { from_ns: Some(at(4)), ..Default::default() }, 1),
+        (ClientQuery { to_ns: Some(at(3)), ..Default::default() }, 1),
+        (ClientQuery { offset: 1, ..Default::default() }, 1),
+        (ClientQuery { room_sid: Some(String::new()), ..Default::default() }, 0),
+    ] {
+        assert_eq!(query(wish.clone()).rows.len(), rows, "{wish:?}");
+    }
+    let series = |from, to| {
+        let stored = client_series(dir.path(), one.number, "codec", "a", (at(from), at(to)), 100).unwrap();
+        stored.iter().map(|stored| (stored.at_ns - at(0)) / STEP_NS).collect::<Vec<_>>()
+    };
+    assert_eq!(series(0, 9), [0, 2, 4]);
+    assert_eq!(series(3, 4), [2]);
+    assert_eq!(series(3, 5), [2, 4]);
+    assert_eq!(series(9, 19), [4]);
+    let latest = client_latest(dir.path(), one.number).unwrap();
+    let latest: Vec<_> = latest.iter().map(|stored| (stored.id.as_str(), stored.at_ns)).collect();
+    assert_eq!(latest, [("a", at(4)), ("b", at(0))]);
+    let reports = client_reports(dir.path(), one.number, (at(1), at(3)), 10).unwrap();
+    assert_eq!(reports.len(), 2);
+    assert_eq!((reports[0].extra.as_str(), reports[0].unchanged, reports[0].rejected), (r#"{"n":1}"#, 2, 1));
+    collector.close();
+}
+
+#[test]
+fn the_latest_of_every_type_and_id_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = open(dir.path());
+    for step in 0..5u64 {
+        for connection in ["before", "c", "then"] {
+            let mut said = report(connection, step, &[]);
+            for (kind, id) in
+                [("a", "1"), ("a", "2"), ("b", "1"), ("c", "0"), ("c", "9"), ("c", "99"), ("d", "1")]
+            {
+                // Some are not in every report.
+                if kind != "c" || step < 3 {
+                    let json = format!(r#"{{"type":"{kind}","id":"{id}","timestamp":{step},"n":{step}}}"#);
+                    said.take(fanlight_telemetry::collector::StatsObject::parse(&json));
+                }
+            }
+            collector.sender().send_and_wait(said).unwrap();
+        }
+    }
+    collector.close();
+    let latest = client_latest(dir.path(), 2).unwrap();
+    let told: Vec<String> = latest
+        .iter()
+        .map(|stored| format!("{}{} {}", stored.kind, stored.id, (stored.at_ns - at(0)) / STEP_NS))
+        .collect();
+    assert_eq!(told, ["a1 4", "a2 4", "b1 4", "c0 2", "c9 2", "c99 2", "d1 4"]);
+    assert_eq!(client_latest(dir.path(), 77).unwrap(), []);
+}
+
+#[test]
+fn texts_are_kept_byte_by_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = open(dir.path());
+    let json = "{ \"id\":\"a\\u0000b\", \"type\":\"x'; DROP TABLE stats; --\",\n\"timestamp\":1.25,\"n\":\"\\ud800\",\"u\":18446744073709551615,\"big\":1e400}";
+    let mut said = report("c1", 1, &[]);
+    said.take(fanlight_telemetry::collector::StatsObject::parse(json));
+    assert_eq!(collector.sender().send_and_wait(said).unwrap().objects, 1);
+    let stored = client_latest(dir.path(), 1).unwrap().remove(0);
+    assert_eq!((stored.json.as_str(), stored.id.as_str(), stored.stats_ms), (json, "a\0b", 1.25));
+    collector.close();
+    let again = open(dir.path());
+    let mut later = report("c1", 2, &[]);
+    later.take(fanlight_telemetry::collector::StatsObject::parse(&json.replace("1.25", "2.5")));
+    assert_eq!(again.sender().send_and_wait(later).unwrap().unchanged, 1);
+    again.close();
+}
+
+#[test]
+fn old_reports_are_deleted_in_portions_and_new_ones_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = open(dir.path());
+    for step in 0..30 {
+        let ids: Vec<String> = (0..400).map(|n| format!("i{n}")).collect();
+        let objects: Vec<(&str, u64)> = ids.iter().map(|id| (id.as_str(), step)).collect();
+        collector.sender().send_and_wait(report(&format!("c{}", step % 7), step, &objects)).unwrap();
+    }
+    collector.sender().send_and_wait(report("new", 1, &[("a", 1)])).unwrap();
+    collector.close();
+    let database = Connection::open(dir.path().join(CLIENTS_FILE)).unwrap();
+    database.execute("UPDATE reports SET received_ms = 1000 WHERE number <= 30", []).unwrap();
+    database.execute("UPDATE connections SET received_ms = 1000 WHERE connection_id <> 'new'", []).unwrap();
+    drop(database);
+    let collector = open(dir.path());
+    wait_for("the deletion", || count(dir.path(), "connections") == 1);
+    assert_eq!((count(dir.path(), "reports"), count(dir.path(), "stats")), (1, 1));
+    assert_eq!(collector.health().pruned_objects, 12_000);
+    collector.close();
+}
+
+#[test]
+fn a_locked_database_delays_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = open(dir.path());
+    let sender = collector.sender();
+    sender.send_and_wait(report("c1", 0, &[("a", 0)])).unwrap();
+    let lock = Connection::open(dir.path().join(CLIENTS_FILE)).unwrap();
+    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    for step in 1..29 {
+        let stored = sender.send_and_wait(report("c1", step, &[("a", step / 10), ("b", 1)])).unwrap();
+        assert!(stored.spooled, "{step}: {stored:?}");
+    }
+    // The same again, while the first one waits in the spool.
+    assert!(sender.send_and_wait(report("c1", 5, &[("a", 0), ("b", 1)])).unwrap().spooled);
+    assert!(collector.health().failing.is_some());
+    lock.execute_batch("ROLLBACK").unwrap();
+    wait_for("the replay", || collector.health().spool_reports_now == 0);
+    // And what comes after it is compared with it.
+    let next = sender.send_and_wait(report("c1", 29, &[("a", 2), ("b", 1)])).unwrap();
+    assert_eq!((next.objects, next.unchanged, next.spooled), (0, 2, false));
+    assert_eq!(count(dir.path(), "reports"), 30);
+    let health = collector.health();
+    assert_eq!((health.spooled_reports, health.replayed_reports, health.duplicate_reports), (29, 29, 1));
+    assert_eq!(health.failing, None);
+    // a changes at 0, 10 and 20; b's heartbeats are at 11 and 21.
+    assert_eq!(count(dir.path(), "stats WHERE id = 'a'"), 3);
+    assert_eq!(count(dir.path(), "stats WHERE id = 'b'"), 3);
+    collector.close();
+}
+
+#[test]
+fn what_waits_in_the_spool_is_stored_by_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = open(dir.path());
+    let lock = Connection::open(dir.path().join(CLIENTS_FILE)).unwrap();
+    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    for step in 0..10 {
+        assert!(collector.sender().send_and_wait(report("c1", step, &[("a", step)])).unwrap().spooled);
+    }
+    collector.close();
+    drop(lock);
+    let collector = open(dir.path());
+    wait_for("the replay", || count(dir.path(), "reports") == 10);
+    assert_eq!(count(dir.path(), "stats"), 10);
+    collector.close();
+}
+
+#[test]
+fn a_damaged_database_costs_nothing_that_was_answered_when_it_is_repaired() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(CLIENTS_FILE);
+    let collector = open(dir.path());
+    let sender = collector.sender();
+    sender.send_and_wait(report("c1", 0, &[("a", 0)])).unwrap();
+    let other = Connection::open(&path).unwrap();
+    other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    let sound = std::fs::read(&path).unwrap();
+    // All pages but the first, as if a disk had lost them; a change by somebody else makes the collector read them again.
+    let mut damaged = sound.clone();
+    damaged[8_192..].fill(0xff);
+    std::fs::write(&path, &damaged).unwrap();
+    other.execute_batch("PRAGMA application_id = 1").unwrap();
+    drop(other);
+    for step in 1..5 {
+        let stored = sender.send_and_wait(report("c1", step, &[("a", step)])).unwrap();
+        assert!(stored.spooled, "{step}: {stored:?}");
+    }
+    assert!(collector.health().failing.is_some());
+    std::fs::write(&path, &sound).unwrap();
+    wait_for("the replay", || collector.health().spool_reports_now == 0);
+    assert_eq!((count(dir.path(), "reports"), count(dir.path(), "stats")), (5, 5));
+    collector.close();
+}
+
+/// SQLite that is away, slow or picky when it is told to be.
+#[derive(Debug)]
+struct Moody {
+    inner: SqliteSink,
+    away: Arc<AtomicBool>,
+    /// Held by a test to stop the sink.
+    gate: Arc<Mutex<()>>,
+}
+
+impl Sink for Moody {
+    fn name(&self) -> String {
+        "moody".to_owned()
+    }
+
+    fn write(&mut self, now_ms: u64, reports: &[Planned]) -> Result<Vec<bool>, SinkError> {
+        drop(self.gate.lock().unwrap());
+        if self.away.load(Ordering::SeqCst) {
+            return Err(SinkError::Away("stopped".to_owned()));
+        }
+        if reports.iter().any(|planned| planned.key.connection_id == "poison") {
+            return Err(SinkError::Refused("invalid byte sequence".to_owned()));
+        }
+        self.inner.write(now_ms, reports)
+    }
+
+    fn last_values(&mut self, key: &ConnectionKey) -> Result<LastValues, SinkError> {
+        self.inner.last_values(key)
+    }
+
+    fn prune(&mut self, before_ms: u64) -> Result<(u64, bool), SinkError> {
+        self.inner.prune(before_ms)
+    }
+}
+
+struct Mood {
+    collector: Collector,
+    away: Arc<AtomicBool>,
+    gate: Arc<Mutex<()>>,
+}
+
+fn moody(dir: &Path, settings: CollectorSettings) -> Mood {
+    let (away, gate) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(())));
+    let inner = SqliteSink::open(dir).unwrap();
+    let sink = Moody { inner, away: Arc::clone(&away), gate: Arc::clone(&gate) };
+    Mood { collector: Collector::with_sink(dir, settings, Box::new(sink)).unwrap(), away, gate }
+}
+
+#[test]
+fn a_full_queue_refuses_and_a_full_spool_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings =
+        CollectorSettings { queue_reports_max: 8, spool_bytes_max: 4_000, ..CollectorSettings::default() };
+    let mood = moody(dir.path(), settings);
+    let sender = mood.collector.sender();
+    let held = mood.gate.lock().unwrap();
+    let answers: Vec<_> = (0..20).map(|step| sender.send(report("c1", step, &[("a", step)]))).collect();
+    assert!(!sender.is_ready());
+    assert_eq!(sender.health().queued_reports_now, 8);
+    drop(held);
+    let outcomes: Vec<_> = answers.into_iter().map(block_on).collect();
+    let stored = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    let busy = outcomes.iter().filter(|outcome| **outcome == Err(CollectError::Busy)).count();
+    assert_eq!((stored, busy, count(dir.path(), "reports")), (8, 12, 8));
+    assert!(sender.is_ready() && sender.health().refused_busy == 12);
+
+    mood.away.store(true, Ordering::SeqCst);
+    let outcomes: Vec<_> =
+        (20..60).map(|step| sender.send_and_wait(report("c1", step, &[("a", step)]))).collect();
+    let spooled = outcomes.iter().filter(|outcome| outcome.as_ref().is_ok_and(|it| it.spooled)).count();
+    let full = outcomes.iter().filter(|outcome| matches!(outcome, Err(CollectError::Full(_)))).count();
+    assert!(spooled > 3 && full > 3 && spooled + full == 40, "{spooled} {full}");
+    assert!(!sender.is_ready());
+    mood.away.store(false, Ordering::SeqCst);
+    wait_for("the replay", || sender.is_ready() && sender.health().spool_reports_now == 0);
+    assert_eq!(count(dir.path(), "reports"), 8 + i64::try_from(spooled).unwrap());
+    mood.collector.close();
+}
+
+#[test]
+fn without_a_spool_a_database_that_is_away_refuses_and_comes_back_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let mood = moody(dir.path(), CollectorSettings { spool_bytes_max: 0, ..CollectorSettings::default() });
+    let sender = mood.collector.sender();
+    mood.away.store(true, Ordering::SeqCst);
+    assert!(matches!(sender.send_and_wait(report("c1", 1, &[("a", 1)])), Err(CollectError::Full(_))));
+    assert!(!sender.is_ready());
+    mood.away.store(false, Ordering::SeqCst);
+    wait_for("the sink's return", || sender.is_ready());
+    assert_eq!(sender.send_and_wait(report("c1", 1, &[("a", 1)])).unwrap().objects, 1);
+    mood.collector.close();
+}
+
+#[test]
+fn a_report_that_the_database_refuses_costs_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mood = moody(dir.path(), CollectorSettings::default());
+    let sender = mood.collector.sender();
+    let send = |step| {
+        let held = mood.gate.lock().unwrap();
+        let names = ["c1", "poison", "c2"];
+        let answers: Vec<_> =
+            names.iter().map(|name| sender.send(report(name, step, &[("a", step)]))).collect();
+        drop(held);
+        answers.into_iter().map(block_on).collect::<Vec<_>>()
+    };
+    let outcomes = send(1);
+    assert!(outcomes[0].is_ok() && outcomes[2].is_ok());
+    assert_eq!(outcomes[1], Err(CollectError::Refused("invalid byte sequence".to_owned())));
+    mood.away.store(true, Ordering::SeqCst);
+    assert!(send(2).iter().all(|outcome| outcome.as_ref().is_ok_and(|stored| stored.spooled)));
+    mood.away.store(false, Ordering::SeqCst);
+    wait_for("the replay", || sender.health().spool_reports_now == 0);
+    assert_eq!((count(dir.path(), "reports"), count(dir.path(), "stats")), (4, 4));
+    let aside = std::fs::metadata(dir.path().join("clients-spool/refused.seg")).unwrap();
+    assert!(aside.len() > 100 && sender.health().refused_data == 2);
+    mood.collector.close();
+}
+
+#[test]
+fn what_is_read_often_is_found_by_an_index() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).close();
+    let database = Connection::open(dir.path().join(CLIENTS_FILE)).unwrap();
+    for sql in [
+        "SELECT * FROM connections WHERE 1 AND connection_id = ''",
+        "SELECT * FROM connections WHERE 1 AND channel_id = ''",
+        "SELECT * FROM connections WHERE 1 AND client_id = ''",
+        "SELECT * FROM connections WHERE 1 AND room_sid <> '' AND room_sid = ''",
+        "SELECT * FROM connections WHERE 1 AND participant_sid <> '' AND participant_sid = ''",
+        "SELECT * FROM reports WHERE connection = '' AND at_ns >= '' AND at_ns < '' ORDER BY at_ns",
+        "SELECT max(at_ns) FROM reports WHERE connection = ''",
+        "SELECT * FROM stats WHERE connection = '' AND type = '' AND id = '' AND at_ns >= '' ORDER BY at_ns, number",
+        "DELETE FROM stats WHERE number < ''",
+    ] {
+        let mut statement = database.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let plan: Vec<String> =
+            statement.query_map([], |row| row.get(3)).unwrap().collect::<Result<_, _>>().unwrap();
+        assert!(plan.iter().all(|step| step.starts_with("SEARCH")), "{sql}: {plan:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_database_is_said_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join(CLIENTS_FILE), "x".repeat(20_000)).unwrap();
+    let error = Collector::open(dir.path(), CollectorSettings::default()).unwrap_err();
+    assert!(error.to_string().contains("clients.db: file is not a database"), "{error}");
+    let missing = client_latest(&dir.path().join("nowhere"), 1).unwrap_err();
+    assert!(missing.to_string().contains("no such file"), "{missing}");
+}
