@@ -326,6 +326,9 @@ async function inTheConsole(t) {
   const wide = await phone.evaluate(() => document.documentElement.scrollWidth - innerWidth);
   check(wide <= 0, `the page scrolls sideways by ${wide} px on a phone`);
   await phone.inner.screenshot({ path: t.file('phone.png'), fullPage: true });
+  await phone.inner.screenshot({ path: t.file('phone-top.png') });
+  await phone.inner.locator('[data-testid="graphs"]').scrollIntoViewIfNeeded();
+  await phone.inner.screenshot({ path: t.file('phone-graphs.png') });
   for (const one of [page, phone]) check(!one.console.some((line) => line.startsWith('uncaught')), one.console.join('\n'));
 }
 
