@@ -265,7 +265,7 @@ facts! {
         node: String,
         /// Realm of the credentials.
         realm: String,
-        /// User name as authenticated.
+        /// User name as authenticated; of a participant, its id.
         user: String,
         /// Which quota.
         quota: Quota,

@@ -26,9 +26,11 @@ const FLUSH_WITHIN: Duration = Duration::from_millis(300);
 
 /// HTTP cannot listen.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}; choose another --port or --bind, or end what holds it")]
+#[error("cannot listen on {address}: {source}; choose another {setting}, or end what holds it")]
 struct ListenError {
     address: SocketAddr,
+    /// What the port is chosen by.
+    setting: &'static str,
     source: io::Error,
 }
 
@@ -46,10 +48,10 @@ pub(crate) fn run(overrides: Overrides) -> Result<(), Box<dyn Error>> {
 
 async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let signals = Signals::new()?;
-    let listeners = listen_all(&config, config.port)?;
+    let listeners = listen_all(&config, config.port, "--port or --bind")?;
     let readers = match config.prometheus.port {
         0 => Vec::new(),
-        port => listen_all(&config, port)?,
+        port => listen_all(&config, port, "prometheus_port")?,
     };
     let collector = CollectorPlan::new(&config)?;
     let process = Process::start(&config)?;
@@ -113,7 +115,7 @@ fn metrics_app(config: &Config, metrics: Metrics) -> MetricsApp {
     }
 }
 
-fn listen_all(config: &Config, port: u16) -> Result<Vec<TcpListener>, ListenError> {
+fn listen_all(config: &Config, port: u16, setting: &'static str) -> Result<Vec<TcpListener>, ListenError> {
     let mut listeners = Vec::new();
     let mut absent = None;
     for ip in &config.bind_addresses {
@@ -122,9 +124,9 @@ fn listen_all(config: &Config, port: u16) -> Result<Vec<TcpListener>, ListenErro
             Ok(listener) => listeners.push(listener),
             Err(source) if config.bind_is_default && is_no_such_address(&source) => {
                 tracing::warn!("{address} is not served: this machine has no such address ({source})");
-                absent = Some(ListenError { address, source });
+                absent = Some(ListenError { address, setting, source });
             }
-            Err(source) => return Err(ListenError { address, source }),
+            Err(source) => return Err(ListenError { address, setting, source }),
         }
     }
     match absent {
@@ -229,14 +231,13 @@ mod tests {
     #[tokio::test]
     async fn an_address_this_machine_lacks_is_left_out_unless_it_was_asked_for() {
         let mut config = Config::load(Overrides { dev: true, ..Overrides::default() }).expect("usable").0;
-        config.port = 0;
         config.bind_addresses = vec![[127, 0, 0, 1].into(), NOBODYS.into()];
-        assert_eq!(listen_all(&config, config.port).expect("one is there").len(), 1);
+        assert_eq!(listen_all(&config, 0, "--bind").expect("one is there").len(), 1);
         config.bind_is_default = false;
-        let error = listen_all(&config, config.port).expect_err("it was asked for").to_string();
+        let error = listen_all(&config, 0, "--bind").expect_err("it was asked for").to_string();
         assert!(error.contains("203.0.113.77:0") && error.contains("--bind"), "{error}");
         config.bind_is_default = true;
         config.bind_addresses = vec![NOBODYS.into()];
-        assert!(listen_all(&config, config.port).is_err(), "a server that listens nowhere serves nobody");
+        assert!(listen_all(&config, 0, "--bind").is_err(), "a server that listens nowhere serves nobody");
     }
 }

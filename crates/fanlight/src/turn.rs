@@ -98,7 +98,7 @@ impl TurnPlan {
             realm: config.own_turn.realm.as_deref().unwrap_or(REALM_DEFAULT).into(),
             credentials: Credentials {
                 participants: config.keys.iter().map(api_key).collect(),
-                static_auth_secret: config.own_turn.static_auth_secret.clone().map(Redacted::new),
+                static_auth_secret: config.own_turn.static_auth_secret.clone(),
             },
             relays,
             peers: PeerRules {

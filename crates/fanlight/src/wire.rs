@@ -11,7 +11,7 @@ use crate::net::{self, TCP_PORT_DEFAULT};
 use crate::record::OwnRecord;
 use crate::signals::SignalRouter;
 use crate::turn::TurnPlan;
-use fanlight_base::{NodeId, Now, Protocol, Random, Redacted, sid_suffix};
+use fanlight_base::{NodeId, Now, Protocol, Random, sid_suffix};
 use fanlight_control::{Control, ControlConfig, Limits, RoomDefaults};
 use fanlight_events::Event;
 use fanlight_http::App;
@@ -477,12 +477,12 @@ fn room_defaults(config: &Config) -> RoomDefaults {
 fn ice_servers(config: &Config, turn: Option<&TurnPlan>) -> Vec<IceServer> {
     let mut servers: Vec<IceServer> = turn.map(|turn| turn.ice_server.clone()).into_iter().collect();
     servers.extend(config.rtc.turn_servers.iter().map(|server| {
-        let credential = if server.secret.is_empty() {
-            let (username, password) = (server.username.clone(), Redacted::new(server.credential.clone()));
+        let credential = if server.secret.reveal().is_empty() {
+            let (username, password) = (server.username.clone(), server.credential.clone());
             IceCredential::Static { username, password }
         } else {
             let ttl_s = server.ttl.filter(|ttl_s| *ttl_s > 0).unwrap_or(TURN_TTL_S);
-            IceCredential::Shared { secret: Redacted::new(server.secret.clone()), ttl_s }
+            IceCredential::Shared { secret: server.secret.clone(), ttl_s }
         };
         IceServer { urls: vec![server.url()], credential }
     }));

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::counters::SharedTurnCounters;
 use crate::handover::{Packets, Way};
 use crate::udp::{self, Udp, UdpError};
-use crate::worker::ShardHandle;
+use crate::worker::{ShardHandle, WAKE};
 use fanlight_events::Event;
 use fanlight_turn::TurnServer;
 use mio::net::TcpListener;
@@ -29,8 +29,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
-
-const WAKE: Token = Token(usize::MAX);
 
 /// Where clients come in.
 #[derive(Debug, Default)]

@@ -27,8 +27,6 @@ use std::time::Duration;
 const COMMANDS_MAX: usize = 4096;
 /// Commands handled in one turn, so that media waits at most some milliseconds for them.
 const COMMANDS_PER_TURN: usize = 64;
-/// Receive calls of one socket in one turn: with GRO up to 64 datagrams each, about 2 ms of work.
-const RECEIVES_PER_TURN: usize = 16;
 /// Runs taken from the TURN thread in one turn: at most as many packets as from a busy socket.
 const RELAYED_PER_TURN: usize = 64;
 /// ICE-TCP connections of one shard.
@@ -44,7 +42,7 @@ const KERNEL_DROPS_EVERY: Duration = Duration::from_secs(5);
 /// How soon a value is offered again to a full control queue.
 const RETRY_AFTER: Duration = Duration::from_millis(1);
 
-const WAKE: Token = Token(usize::MAX);
+pub(crate) const WAKE: Token = Token(usize::MAX);
 const FIRST_CONNECTION: usize = 1 << 16;
 
 /// What reaches a shard from other threads.
@@ -213,6 +211,18 @@ struct Turn {
     relays: FxHashSet<SocketAddr>,
 }
 
+/// Tokens to be served in this turn: what an earlier one left, then what the poll names, each once.
+pub(crate) fn ready(more: &mut Vec<usize>, events: &Events) -> Vec<usize> {
+    let mut ready = std::mem::take(more);
+    let left = ready.len();
+    for token in events.iter().map(|event| event.token()).filter(|token| *token != WAKE) {
+        if !ready.iter().take(left).any(|other| *other == token.0) {
+            ready.push(token.0);
+        }
+    }
+    ready
+}
+
 struct Worker {
     sfu: Sfu,
     clock: Clock,
@@ -263,13 +273,7 @@ impl Worker {
             self.counters.turns += 1;
             let stop = self.take_messages(now);
             self.take_relayed(now);
-            let mut ready = std::mem::take(&mut self.more);
-            let waiting = ready.len();
-            for token in events.iter().map(|event| event.token().0) {
-                if !ready.iter().take(waiting).any(|other| *other == token) {
-                    ready.push(token);
-                }
-            }
+            let ready = ready(&mut self.more, &events);
             for token in ready {
                 if self.receive(now, token) {
                     self.more.push(token);
@@ -347,29 +351,17 @@ impl Worker {
     /// Reads from what is ready; `true` when there is more than one turn may take.
     fn receive(&mut self, now: Now, token: usize) -> bool {
         if token >= FIRST_CONNECTION {
-            return token != WAKE.0 && self.receive_tcp(now, token);
+            return self.receive_tcp(now, token);
         }
         let Some(socket) = self.sockets.get(token) else { return false };
-        for _ in 0..RECEIVES_PER_TURN {
-            let (sfu, batch, counters) = (&mut self.sfu, &mut self.batch, &mut self.counters);
-            let received = socket.receive(&mut self.buffer, |addresses, datagram| {
-                counters.udp_bytes_in += datagram.len() as u64;
-                sfu.handle_datagram(now, addresses, datagram, batch);
-            });
-            match received {
-                Ok(received) => {
-                    self.counters.udp_receives += 1;
-                    self.counters.udp_packets_in += received.datagrams;
-                    if received.all {
-                        return false;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                // An ICMP error of an earlier send; the datagrams behind it are still there.
-                Err(_) => {}
-            }
-        }
-        true
+        let (sfu, batch, counters) = (&mut self.sfu, &mut self.batch, &mut self.counters);
+        let received = socket.receive(&mut self.buffer, |addresses, datagram| {
+            counters.udp_bytes_in += datagram.len() as u64;
+            sfu.handle_datagram(now, addresses, datagram, batch);
+        });
+        self.counters.udp_receives += received.calls;
+        self.counters.udp_packets_in += received.datagrams;
+        received.more
     }
 
     /// As [`Worker::receive`], of a connection.

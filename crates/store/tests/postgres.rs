@@ -288,6 +288,32 @@ fn an_object_that_the_database_cannot_hold_costs_no_other() {
 }
 
 #[test]
+fn a_server_that_waited_while_another_made_the_tables_takes_them() {
+    let cluster = Cluster::start();
+    let uri = cluster.database("d");
+    let mut sink = PostgresSink::new(&PostgresSettings::new(uri)).unwrap();
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            // Holds the schema's lock until somebody waits for it.
+            cluster.sql(
+                "d",
+                &format!(
+                    "BEGIN; SELECT pg_advisory_xact_lock(4607175300589650284);
+                     DO $$ BEGIN
+                       WHILE NOT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted) LOOP
+                         PERFORM pg_sleep(0.01);
+                       END LOOP;
+                     END $$; {KOHAKU} COMMIT"
+                ),
+            )
+        });
+        while cluster.sql("d", "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'").is_empty() {}
+        assert_eq!(sink.write(0, &[]), Ok(Vec::new()));
+        other.join().unwrap();
+    });
+}
+
+#[test]
 fn two_servers_store_a_report_once_and_old_ones_are_deleted_in_portions() {
     let cluster = Cluster::start();
     let uri = cluster.database("d");

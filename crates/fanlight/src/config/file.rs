@@ -146,7 +146,7 @@ section! {
     /// `fanlight.turn:`, what LiveKit's section has no keys for.
     OwnTurn {
         realm: Option<String>,
-        static_auth_secret: Option<String>,
+        static_auth_secret: Option<Redacted<String>>,
         tcp: Option<bool>,
         total_allocations: Option<u32>,
         allocation_bps: Option<u64>,
@@ -353,10 +353,10 @@ pub(crate) struct TurnServer {
     #[serde(default)]
     pub(crate) username: String,
     #[serde(default)]
-    pub(crate) credential: String,
+    pub(crate) credential: Redacted<String>,
     /// Shared with the TURN server; each participant gets a credential of its own.
     #[serde(default)]
-    pub(crate) secret: String,
+    pub(crate) secret: Redacted<String>,
     /// Seconds such a credential is good for.
     #[serde(default)]
     pub(crate) ttl: Option<u32>,

@@ -7,7 +7,7 @@ use fanlight_turn::Tls;
 use fanlight_turn::framing::Deframer;
 use mio::net::TcpStream;
 use rustls::ServerConnection;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 
 /// Bytes of one read.
 const READ_BYTES: usize = 16 << 10;
@@ -76,14 +76,17 @@ impl Stream {
             let state = session.process_new_packets();
             // A handshake's answer, or the alert that says why it failed.
             seal(session, self.output.end())?;
-            let plain = state.map_err(io::Error::other)?.plaintext_bytes_to_read();
+            let mut plain = state.map_err(io::Error::other)?.plaintext_bytes_to_read();
             if self.tls.is_none() && !session.is_handshaking() {
                 self.tls = Some(secured(session));
             }
-            if plain > 0 {
-                let mut clear = vec![0; plain];
-                session.reader().read_exact(&mut clear)?;
-                self.input.push(&clear);
+            while plain > 0 {
+                let mut reader = session.reader();
+                let clear = reader.fill_buf()?;
+                let taken = clear.len();
+                self.input.push(clear);
+                reader.consume(taken);
+                plain = plain.saturating_sub(taken.max(1));
                 frames(&mut self.input, self.tls.as_ref(), each)?;
             }
         }

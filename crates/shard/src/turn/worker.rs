@@ -2,12 +2,13 @@
 
 use super::relays::Relays;
 use super::streams::{Listener, Streams};
-use super::{ShardOf, TurnSockets, WAKE, account};
+use super::{ShardOf, TurnSockets, account};
 use crate::clock::Clock;
 use crate::counters::{SharedTurnCounters, TurnCounters};
 use crate::handover::{Packets, Relayed};
 use crate::udp::{ReceiveBuffer, Sent, Udp};
-use fanlight_base::{Mono, Now, Protocol, SendBatch};
+use crate::worker::ready;
+use fanlight_base::{Addresses, Mono, Now, Protocol, Run, SendBatch};
 use fanlight_events::Event;
 use fanlight_events::turn::TurnInput;
 use fanlight_turn::{Outgoing, Output, TurnServer};
@@ -19,8 +20,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-/// Receive calls of one socket in one turn: with GRO up to 64 datagrams each.
-const RECEIVES_PER_TURN: usize = 16;
 /// Runs taken from the media threads in one turn.
 const RUNS_PER_TURN: usize = 256;
 /// Events that may wait for the store: every open allocation's end, with its traffic and totals. About 300 B each.
@@ -150,14 +149,7 @@ impl Worker {
     }
 
     fn receive_all(&mut self, now: Now, events: &Events) {
-        let mut ready = std::mem::take(&mut self.more);
-        let waiting = ready.len();
-        for token in events.iter().map(mio::event::Event::token).filter(|token| *token != WAKE) {
-            if !ready.iter().take(waiting).any(|other| *other == token.0) {
-                ready.push(token.0);
-            }
-        }
-        for token in ready {
+        for token in ready(&mut self.more, events) {
             if self.receive(now, token) {
                 self.more.push(token);
             }
@@ -168,18 +160,18 @@ impl Worker {
     fn receive(&mut self, now: Now, token: usize) -> bool {
         let (server, out) = (&mut self.server, &mut self.out);
         if let Some(socket) = self.sockets.get(token) {
-            return receive_udp(socket, &mut self.buffer, |addresses, datagram| {
-                server.handle_datagram(now, addresses, datagram, out);
-            });
+            let each = |addresses, datagram: &mut [u8]| server.handle_datagram(now, addresses, datagram, out);
+            return socket.receive(&mut self.buffer, each).more;
         }
         if let Some(listener) = self.listeners.get_mut(token.saturating_sub(self.sockets.len())) {
             listener.pending = true;
             return false;
         }
         if let Some((key, socket)) = self.relays.get(token) {
-            return receive_udp(socket, &mut self.buffer, |addresses, datagram| {
+            let each = |addresses: Addresses, datagram: &mut [u8]| {
                 server.handle_relayed(now, *key, addresses.remote, datagram, out);
-            });
+            };
+            return socket.receive(&mut self.buffer, each).more;
         }
         let received = self.streams.receive(token, |addresses, tls, frame| {
             server.handle_stream_frame(now, addresses, tls, frame, out);
@@ -281,6 +273,8 @@ impl Worker {
         for shard in self.shards.values_mut() {
             shard.relayed.announce();
         }
+        // What their ends leave to be done is drained in the next turn, at once.
+        self.hurry |= !over.is_empty();
         for token in over {
             self.close_stream(now, token);
         }
@@ -323,24 +317,7 @@ impl Worker {
     }
 }
 
-/// Reads a socket; `true` when there is more than one turn may take.
-fn receive_udp(
-    socket: &Udp,
-    buffer: &mut ReceiveBuffer,
-    mut each: impl FnMut(fanlight_base::Addresses, &[u8]),
-) -> bool {
-    for _ in 0..RECEIVES_PER_TURN {
-        match socket.receive(buffer, |addresses, datagram| each(addresses, datagram)) {
-            Ok(received) if received.all => return false,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-            // An ICMP error of an earlier send; the datagrams behind it are still there.
-            Ok(_) | Err(_) => {}
-        }
-    }
-    true
-}
-
-fn full_runs(batch: &SendBatch) -> impl Iterator<Item = &fanlight_base::Run> {
+fn full_runs(batch: &SendBatch) -> impl Iterator<Item = &Run> {
     batch.runs().iter().filter(|run| run.segments() > 0)
 }
 

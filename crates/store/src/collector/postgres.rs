@@ -214,21 +214,25 @@ async fn connect(
             Some(tls) => open(target.config.connect(tls.clone()).await?),
             None => open(target.config.connect(NoTls).await?),
         };
-        session.client.batch_execute(SESSION).await?;
-        // The server ends by itself what we have given up, and before we do.
-        let most = work_limit.as_millis();
-        let (statement, lock) = (most * 3 / 4, most / 2);
-        let limits = format!(
-            "SET statement_timeout = {statement}; SET lock_timeout = {lock};
-             SET idle_in_transaction_session_timeout = {most}"
-        );
-        session.client.batch_execute(&limits).await.map(|()| session)
+        session.client.batch_execute(SESSION).await.map(|()| session)
     };
     let mut opened = match timeout(CONNECT_LIMIT, connecting).await {
         Ok(opened) => opened.map_err(|error| SinkError::Away(explain(&error)))?,
         Err(_) => return Err(too_slow("let us in", CONNECT_LIMIT)),
     };
-    let preparing = schema::prepare(&mut opened.client, compress_after_days);
+    // The server ends by itself what we have given up, and before we do.
+    let most = work_limit.as_millis();
+    let (statement, lock) = (most * 3 / 4, most / 2);
+    let limits = format!(
+        "SET statement_timeout = {statement}; SET lock_timeout = {lock};
+         SET idle_in_transaction_session_timeout = {most}"
+    );
+    let preparing = async {
+        // An index on a full table takes longer than any statement after it may.
+        opened.client.batch_execute("SET statement_timeout = 0; SET lock_timeout = 0").await?;
+        let shape = schema::prepare(&mut opened.client, compress_after_days).await?;
+        opened.client.batch_execute(&limits).await.map(|()| shape)
+    };
     match timeout(SCHEMA_LIMIT, preparing).await {
         Ok(shape) => opened.shape = shape.map_err(|error| SinkError::Away(explain(&error)))?,
         Err(_) => return Err(too_slow("made its tables ready", SCHEMA_LIMIT)),

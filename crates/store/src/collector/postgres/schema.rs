@@ -13,6 +13,10 @@ pub(super) enum Shape {
 
 /// Any number that nobody else locks: the schema, and new connections, are made by one server at a time.
 pub(super) const LOCK: &str = "SELECT pg_advisory_xact_lock(4607175300589650284)";
+/// The same lock, beyond a transaction. PostgreSQL looks at what others have made when a transaction begins, so the lock has to
+/// be there before.
+const HOLD: &str = "SELECT pg_advisory_lock(4607175300589650284)";
+const RELEASE: &str = "SELECT pg_advisory_unlock(4607175300589650284)";
 
 /// A table or an index, and how it is made. Existing ones are recognised by their name, so that a role that may only write is
 /// enough when all of them are there.
@@ -81,7 +85,7 @@ const STATS: &str = "to_regclass('sora_user_agent_stats')";
 /// Deletion by age uses it; TimescaleDB drops chunks instead.
 const ARRIVAL: &str = "to_regclass('sora_user_agent_stats_created_at_idx')";
 
-/// Makes what is missing, and says what is there.
+/// Makes what is missing, and says what is there. After an error the session must be given up: it may hold the lock.
 pub(super) async fn prepare(client: &mut Client, compress_after_days: u32) -> Result<Shape, Error> {
     let timescale: bool = client
         .query_one("SELECT EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'timescaledb')", &[])
@@ -91,10 +95,19 @@ pub(super) async fn prepare(client: &mut Client, compress_after_days: u32) -> Re
     if missing(client, shape).await?.is_empty() {
         return Ok(shape);
     }
+    client.batch_execute(HOLD).await?;
+    let made = make(client, shape, timescale, compress_after_days).await?;
+    client.batch_execute(RELEASE).await?;
+    Ok(made)
+}
+
+async fn make(
+    client: &mut Client,
+    shape: Shape,
+    timescale: bool,
+    compress_after_days: u32,
+) -> Result<Shape, Error> {
     let transaction = client.transaction().await?;
-    // An index on a full table takes longer than any statement after it may.
-    transaction.batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0").await?;
-    transaction.batch_execute(LOCK).await?;
     let mut now = shape;
     for (name, statement) in PARTS {
         if !is_missing(&transaction, name, now).await? {
