@@ -1,5 +1,7 @@
 // Calls through a relay: our own TURN server over UDP, TCP and TLS, and coturn; and coturn's own clients against ours.
+import dgram from 'node:dgram';
 import fs from 'node:fs';
+import { once } from 'node:events';
 import { OWN_ADDRESSES } from './lib/browser.mjs';
 import { run, start, stop } from './lib/children.mjs';
 import { flows } from './lib/media.mjs';
@@ -108,6 +110,33 @@ async function recorded(server, counted) {
   });
 }
 
+/** A server that ends while it relays says every byte of it. */
+async function endedWhileRelaying(t) {
+  const peer = '127.0.0.2';
+  const { server, udpPort } = await ourTurn(t, { allow_restricted_peer_cidrs: [`${peer}/32`] });
+  const socket = dgram.createSocket('udp4').bind(0, peer);
+  await once(socket, 'listening');
+  t.cleanups.push(() => socket.close());
+  let got = 0;
+  socket.on('message', (message, from) => {
+    got += message.length;
+    socket.send(message, from.port, from.address);
+  });
+  const to = ['-e', peer, '-r', String(socket.address().port), '-u', 'uclient', '-W', SECRET, '-p', String(udpPort)];
+  const load = start('turnutils_uclient', ['-c', ...to, '-n', '100000', '-m', '2', '-l', '400', HOST], { stdio: 'ignore' });
+  t.cleanups.push(() => stop(load, 'SIGKILL'));
+  await until('packets are relayed', 10_000, async () => got > 20 * 400 || new Waiting(`${got} bytes`));
+  const { code } = await server.stop();
+  check(code === 0, `the server ended with ${code}`);
+  const sessions = await server.turn('sessions');
+  const up = sessions.reduce((total, session) => total + session.peer_tx_bytes, 0);
+  check(up === got && got > 0, `${up} bytes are recorded, the peer got ${got}: ${JSON.stringify(sessions)}`);
+  check(
+    sessions.every((session) => session.quality === 'exact' && session.end_reason !== null),
+    JSON.stringify(sessions),
+  );
+}
+
 /** coturn's load client and its STUN client take our server for one of theirs. */
 async function coturnsClients(t) {
   // Loopback may be reached only where it is allowed address by address, and never at an address of our own.
@@ -150,4 +179,5 @@ export const tests = {
   'Chromium and Firefox call each other through our TURN over TLS': callThroughOurs('tls'),
   'Chromium and Firefox call each other through coturn, and the record knows whose relay it was': callThroughCoturn,
   "coturn's own clients pass against our TURN": coturnsClients,
+  'A server that ends while it relays leaves exact sessions behind': endedWhileRelaying,
 };
