@@ -7,19 +7,20 @@ import { run } from './lib/children.mjs';
 import { stopSending } from './lib/inpage.mjs';
 import { flows } from './lib/media.mjs';
 import { FANLIGHT, ROOT } from './lib/paths.mjs';
+import { Postgres } from './lib/postgres.mjs';
 import { freeTcpPorts } from './lib/server.mjs';
 import { check, pause, until, Waiting, within } from './lib/wait.mjs';
 
 /** Both sides count the same packets. */
 const AGREEMENT = 0.01;
 /** Long enough that what is on its way at the end is less than the hundredth part. */
-const CALL_MS = 20_000;
-const EVERY_MS = 1_000;
-const KEY = 'a-key-for-pages-0001';
+export const CALL_MS = 20_000;
+export const EVERY_MS = 1_000;
+export const KEY = 'a-key-for-pages-0001';
 const LIVEKIT = path.join(ROOT, 'web/node_modules/livekit-client/dist/livekit-client.umd.js');
 
 /** A site of its own, on another origin than the server. */
-async function site(t) {
+export async function site(t) {
   const scripts = { '/livekit.js': fs.readFileSync(LIVEKIT) };
   const server = http.createServer((request, answer) => {
     const script = scripts[new URL(request.url, 'http://site').pathname];
@@ -33,19 +34,19 @@ async function site(t) {
   return server;
 }
 
-async function collecting(t, keys = []) {
+export async function collecting(t, more = {}) {
   const [port] = await freeTcpPorts(1);
-  return t.server(`fanlight: ${JSON.stringify({ collector: { port, exporter_port: 0, keys } })}\n`);
+  return t.server(`fanlight: ${JSON.stringify({ collector: { port, exporter_port: 0, ...more } })}\n`);
 }
 
-async function api(server, what) {
+export async function api(server, what) {
   const answer = await fetch(`${server.http}/api/v1/clients${what}`);
   const text = await answer.text();
   check(answer.ok, `${what}: ${answer.status} ${text}`);
   return JSON.parse(text);
 }
 
-const clients = async (server, query) => (await api(server, `?${new URLSearchParams(query)}`)).clients;
+export const clients = async (server, query) => (await api(server, `?${new URLSearchParams(query)}`)).clients;
 const all = (counters) => counters.packets + counters.retransmitted + counters.padding;
 
 /** Tracks whose two counts differ by more than they may. */
@@ -60,7 +61,7 @@ function apart(participant) {
 }
 
 /** Until the report has everybody's tracks, counted alike on both sides. */
-async function agreed(server, room, people) {
+export async function agreed(server, room, people) {
   return until(`${people} participants have the same counts on both sides`, 30_000, async () => {
     const found = (await server.report(room)).rooms.at(-1).participants;
     if (found.length !== people) return new Waiting(`${found.length} participants`);
@@ -75,7 +76,26 @@ async function agreed(server, room, people) {
 }
 
 async function besideOnMeet(t) {
-  const server = await collecting(t);
+  await besideEachOther(t, await collecting(t));
+}
+
+/** The same with PostgreSQL, which then goes away. */
+async function besideFromPostgres(t) {
+  const postgres = await Postgres.start();
+  t.cleanups.push(() => postgres.stop());
+  const server = await collecting(t, { postgres_uri: postgres.uri });
+  await besideEachOther(t, server);
+  check(!fs.existsSync(path.join(server.dataDir, 'clients.db')), 'nothing is kept in SQLite');
+  const [[sources]] = await postgres.sql("SELECT string_agg(DISTINCT source, ',') FROM fanlight_connection");
+  check(sources === 'browser', sources);
+  await postgres.stop();
+  const away = await fetch(`${server.http}/api/v1/clients`);
+  const text = await away.text();
+  check(away.status === 503 && text.includes('PostgreSQL at 127.0.0.1'), `${away.status} ${text}`);
+  check(!/AT CLIENT/.test(await server.reportText('beside')), 'the record is told without the clients');
+}
+
+async function besideEachOther(t, server) {
   const anna = await t.page('chromium');
   const ben = await t.page('chromium');
   const query = { stats: String(EVERY_MS) };
@@ -87,7 +107,7 @@ async function besideOnMeet(t) {
   for (const page of [anna, ben]) await page.evaluate(stopSending);
   const participants = await agreed(server, 'beside', 2);
   check(participants.every((one) => one.tracks.length === 4), 'everybody has two tracks out and two in');
-  const text = await run(FANLIGHT, ['report', '--room', 'beside', '--data-dir', server.dataDir]);
+  const text = await server.reportText('beside');
   fs.writeFileSync(t.file('report.txt'), text);
   check(/AT CLIENT +DIFF %/.test(text), text);
   await sidesInTheApi(server, participants);
@@ -218,7 +238,7 @@ function longestGap(times, from, to) {
 
 async function survives(t) {
   const own = await site(t);
-  const server = await collecting(t, [{ key: KEY, origins: [own.origin] }]);
+  const server = await collecting(t, { keys: [{ key: KEY, origins: [own.origin] }] });
   own.html = loopPage(server, KEY);
   const page = await t.page('chromium');
   page.name = 'loop';
@@ -345,6 +365,7 @@ async function shown(page) {
 
 export const tests = {
   'what browsers count on /meet stands beside what the server counts': besideOnMeet,
+  'what browsers count on /meet is read from PostgreSQL alike': besideFromPostgres,
   "the snippet on another site's page tells of its tracks, before and after a reload": besideOnAnotherSite,
   'what a page says survives an offline time and a reload, and needs a key of its own origin': survives,
   'the console draws what a browser said, beside the server': inTheConsole,

@@ -82,7 +82,7 @@ pub(crate) fn bench(root: &Path, name: &str, rest: &[&str]) -> Result<(), Failur
     if ["turn", "collector"].contains(&name) {
         environment::prepare_tests()?;
     }
-    if ["joins", "memory", "turn"].contains(&name) {
+    if ["joins", "memory", "turn", "collector"].contains(&name) {
         // These measure the real server.
         let built = process::run(
             cargo(root, &["build", "--quiet", "--release", "--package", "fanlight"]),

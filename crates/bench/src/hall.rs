@@ -344,7 +344,7 @@ fn drain(
         match sfu.poll_output(batch) {
             Output::Signal(peer, signal) => signals.push((peer, *signal)),
             Output::Active { .. } => *active += 1,
-            Output::Event(_) | Output::Left { .. } | Output::RoomClosed { .. } => {}
+            Output::Event(_) | Output::Metrics(_) | Output::Left { .. } | Output::RoomClosed { .. } => {}
             Output::Transmit => return None,
             Output::Timeout(deadline, _) => return Some(deadline),
         }

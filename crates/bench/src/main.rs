@@ -44,8 +44,7 @@ fn main() -> ExitCode {
         ["turn", part] => turn::run_part(part),
         ["accounting"] => accounting::run(),
         ["accounting", part] => accounting::run_part(part),
-        ["collector", "postgres", million @ ..] => collector::run_postgres(million.first().copied()),
-        ["collector", million @ ..] => collector::run(million.first().copied()),
+        ["collector", rest @ ..] => collector::run(rest),
         _ => Err("fanlight-bench plane|sockets|joins|memory|accounting|turn|collector".into()),
     };
     match outcome {

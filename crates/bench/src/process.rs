@@ -3,6 +3,9 @@
 use crate::Failure;
 use std::fs;
 
+/// Of the kernel's clock for processes (`USER_HZ`).
+const TICKS_PER_SECOND: f64 = 100.0;
+
 /// Processor time in seconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Cpu {
@@ -62,10 +65,51 @@ impl Cpu {
     }
 }
 
+/// Processes that a process has started, without those that they have.
+pub(crate) fn children(pid: u32) -> Result<Vec<u32>, Failure> {
+    let mut children = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(child) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        // One may end while it is looked at.
+        if stat(child).is_ok_and(|stat| stat.get(1) == Some(&f64::from(pid))) {
+            children.push(child);
+        }
+    }
+    Ok(children)
+}
+
+/// Seconds of processor time of a process and those it has started, the ended ones included.
+pub(crate) fn family_cpu_s(pid: u32) -> Result<f64, Failure> {
+    let mut sum = Cpu::of_threads(pid, "")?.total_s;
+    for child in children(pid)? {
+        sum += Cpu::of_threads(child, "").map_or(0.0, |cpu| cpu.total_s);
+    }
+    // Of children that have ended, in the kernel and outside.
+    let ended: f64 = stat(pid)?.iter().skip(13).take(2).sum();
+    Ok(sum + ended / TICKS_PER_SECOND)
+}
+
+/// What stands behind the name in a process's `stat`; what is no number is 0.
+fn stat(pid: u32) -> Result<Vec<f64>, Failure> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = stat.rsplit_once(')').ok_or("no stat")?.1;
+    Ok(fields.split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect())
+}
+
 /// Resident set of a process, in bytes.
 pub(crate) fn resident_bytes(pid: u32) -> Result<f64, Failure> {
+    status_bytes(pid, "VmRSS:")
+}
+
+/// The largest that it has been.
+pub(crate) fn peak_bytes(pid: u32) -> Result<f64, Failure> {
+    status_bytes(pid, "VmHWM:")
+}
+
+fn status_bytes(pid: u32, name: &str) -> Result<f64, Failure> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).ok_or_else(|| format!("no {name}"))?;
     let kilobytes: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kilobytes * 1024.0)
 }
@@ -85,5 +129,18 @@ mod tests {
         assert!(resident_bytes(pid).unwrap() > 100_000.0 && sum != 1);
         let (user, kernel) = Cpu::of_threads(pid, "").unwrap().split();
         assert!(user + kernel > 0.0);
+    }
+
+    #[test]
+    fn a_child_and_its_time_are_found() {
+        let pid = std::process::id();
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        assert!(children(pid).unwrap().contains(&child.id()));
+        assert!(family_cpu_s(pid).unwrap() >= Cpu::of_threads(child.id(), "").unwrap().total_s);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(!children(pid).unwrap().contains(&child.id()));
+        assert!(peak_bytes(pid).unwrap() >= resident_bytes(pid).unwrap() * 0.5);
     }
 }

@@ -40,15 +40,26 @@ impl Server {
         let child = spawn(&program, &config, port, &data_dir)?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let server = Self { pid: child.id(), child, address, data_dir };
-        let started = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            if started.elapsed() > START_MAX {
-                return Err(format!("the server does not listen on {address}").into());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        until_listening(address)?;
         Ok(server)
     }
+
+    /// Its record and what it keeps beside that.
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+}
+
+/// Waits until the server takes connections there.
+pub(crate) fn until_listening(address: SocketAddr) -> Result<(), Failure> {
+    let started = Instant::now();
+    while TcpStream::connect(address).is_err() {
+        if started.elapsed() > START_MAX {
+            return Err(format!("the server does not listen on {address}").into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 impl Drop for Server {

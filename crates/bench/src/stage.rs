@@ -45,8 +45,12 @@ impl Stage {
             let line = usize::try_from(peer.0).ok().and_then(|place| senders.get(place));
             line.is_some_and(|line| line.send(news(signal)).is_ok())
         };
-        let sinks =
-            Sinks { signal: Box::new(signal), control: Box::new(|_| Ok(())), event: Box::new(|_| true) };
+        let sinks = Sinks {
+            signal: Box::new(signal),
+            control: Box::new(|_| Ok(())),
+            event: Box::new(|_| true),
+            metrics: None,
+        };
         let shard = Shard::start(THREAD.to_owned(), sfu, Clock::new(anchor), vec![endpoint], None, sinks)?;
         shard.handle.send(Message::Command(Command::CreateRoom(Box::new(room()))))?;
         Ok(Self { shard, lines })

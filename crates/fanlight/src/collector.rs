@@ -6,10 +6,11 @@ pub(crate) mod log_file;
 use crate::config::Config;
 use crate::metrics::ExporterMetrics;
 use crate::serve::{is_no_such_address, listen};
+use crate::tls::{ServerTls, TlsError, TlsFiles};
 use fanlight_http::backend::{ClientReports, NotStored, ReportSink, Stored, Storing};
 use fanlight_http::collector::{
-    Access, COLLECTOR_PATH, CollectorApp, CollectorSettings, CollectorTls, CollectorTlsError, FRAME_BYTES,
-    Http2Settings, TlsFiles, WEBHOOK_PATH_DEFAULT, serve_collector, serve_exporter,
+    ALPN, Access, COLLECTOR_PATH, CollectorApp, CollectorSettings, FRAME_BYTES, Http2Settings,
+    WEBHOOK_PATH_DEFAULT, serve_collector, serve_exporter,
 };
 use fanlight_http::{ClientStats, CollectorKey, MetricsApp};
 use fanlight_store::collector::{CollectError, CollectorSender};
@@ -63,7 +64,7 @@ pub(crate) enum CollectorError {
     #[error("cannot listen on {address}: {source}; choose another {key}, or end what holds it")]
     Listen { key: &'static str, address: SocketAddr, source: io::Error },
     #[error(transparent)]
-    Tls(#[from] CollectorTlsError),
+    Tls(#[from] TlsError),
     #[error("tls_fullchain_file and tls_privkey_file belong together: set both of them, or neither")]
     HalfTls,
     #[error("{key} needs tls_fullchain_file and tls_privkey_file")]
@@ -103,9 +104,9 @@ impl CollectorPlan {
         };
         let tls = match (&own.tls_fullchain_file, &own.tls_privkey_file) {
             (Some(fullchain), Some(privkey)) => Some(TlsFiles {
-                fullchain: fullchain.clone(),
-                privkey: privkey.clone(),
-                verify_cacert: own.tls_verify_cacert_path.clone(),
+                certificate: fullchain.clone(),
+                key: privkey.clone(),
+                client_authorities: own.tls_verify_cacert_path.clone(),
             }),
             (None, None) => None,
             _ => return Err(CollectorError::HalfTls),
@@ -140,9 +141,9 @@ impl CollectorPlan {
             |key, ip, port| Place { key, addresses: vec![SocketAddr::new(ip, port)], is_default: false };
         let files = kohaku.tls_fullchain_file.clone().zip(kohaku.tls_privkey_file.clone());
         let files = files.map(|(fullchain, privkey)| TlsFiles {
-            fullchain,
-            privkey,
-            verify_cacert: kohaku.tls_verify_cacert_path.clone(),
+            certificate: fullchain,
+            key: privkey,
+            client_authorities: kohaku.tls_verify_cacert_path.clone(),
         });
         if kohaku.https && files.is_none() {
             return Err(CollectorError::NoTls { key: "https = true" });
@@ -211,7 +212,7 @@ pub(crate) struct CollectorDoors {
     app: CollectorApp,
     collector: Vec<TcpListener>,
     exporter: Vec<TcpListener>,
-    tls: Option<CollectorTls>,
+    tls: Option<ServerTls>,
     plan: CollectorPlan,
     /// Where it is served, for the greeting.
     pub(crate) places: Vec<String>,
@@ -229,7 +230,7 @@ impl CollectorDoors {
         plan: CollectorPlan,
         sender: &CollectorSender,
     ) -> Result<Option<Self>, CollectorError> {
-        let tls = plan.tls.as_ref().map(CollectorTls::load).transpose()?;
+        let tls = plan.tls.as_ref().map(|files| ServerTls::load(files, &ALPN)).transpose()?;
         let collector = match plan.listen.bind() {
             Ok(listeners) => listeners,
             Err(error) if plan.optional => {
@@ -277,7 +278,8 @@ impl CollectorDoors {
             let _ = stopped.wait_for(|stop| *stop).await;
         };
         let mut tasks = JoinSet::new();
-        let tls = self.tls.clone().filter(|_| self.plan.https);
+        let config = self.tls.as_ref().map(|tls| Arc::clone(&tls.config));
+        let tls = config.clone().filter(|_| self.plan.https);
         for listener in self.collector {
             let (http2, app) = (self.plan.http2.clone(), self.app.clone());
             tasks.spawn(serve_collector(listener, tls.clone(), http2, app, until(stopped.clone())));
@@ -287,9 +289,12 @@ impl CollectorDoors {
             metrics.text().map_err(|error| error.to_string())
         });
         let metrics = MetricsApp { text, login: None };
-        let tls = self.tls.filter(|_| self.plan.exporter_https);
+        let tls = config.filter(|_| self.plan.exporter_https);
         for listener in self.exporter {
             tasks.spawn(serve_exporter(listener, tls.clone(), metrics.clone(), until(stopped.clone())));
+        }
+        if let Some(tls) = self.tls {
+            tokio::spawn(tls.keep_renewed());
         }
         RunningDoors { stop, tasks }
     }
@@ -486,7 +491,7 @@ mod tests {
         assert_eq!((plan.http2.concurrent_streams, plan.http2.idle.as_secs()), (300, 60));
         let files = "tls_fullchain_file = f\ntls_privkey_file = k\ntls_verify_cacert_path = c\n";
         let plan = read(&format!("{files}https = true\nstats_webhook_path = /w/\n")).expect("usable");
-        assert!(plan.https && plan.tls.is_some_and(|files| files.verify_cacert.is_some()));
+        assert!(plan.https && plan.tls.is_some_and(|files| files.client_authorities.is_some()));
         assert_eq!(plan.webhook_path, "/w");
         assert!(read(files).expect("usable").tls.is_none(), "without https it is h2c");
         assert!(read("https = true\n").expect_err("no files").to_string().contains("tls_fullchain_file"));

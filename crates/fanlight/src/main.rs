@@ -1,6 +1,7 @@
 //! The Fanlight server and its command line.
 
 mod cli;
+mod client_metrics;
 mod collector;
 mod config;
 mod control_loop;
@@ -14,6 +15,7 @@ mod record;
 mod serve;
 mod shutdown;
 mod signals;
+mod tls;
 mod turn;
 mod wire;
 

@@ -3,12 +3,16 @@
 //! Names are coturn's where coturn has the same thing. No label ever names a user, a credential, a room or an address of a
 //! client: series would never end.
 
+mod clients;
 mod collector;
+mod rtcstats;
 
 pub(crate) use collector::ExporterMetrics;
 
+use crate::client_metrics::MetricsCounters;
 use fanlight_base::Now;
 use fanlight_events::turn::LegCounters;
+use fanlight_http::ClientStats;
 use fanlight_http::collector::CollectorApp;
 use fanlight_shard::{Counters, Load, SharedAcceptorCounters, SharedTurnCounters};
 use fanlight_store::collector::CollectorSender;
@@ -30,6 +34,8 @@ pub(crate) struct Metrics {
     pub(crate) monitor: TurnMonitor,
     pub(crate) events: EventSender,
     pub(crate) collector: Option<(CollectorApp, CollectorSender)>,
+    pub(crate) client_stats: Option<Arc<ClientStats>>,
+    pub(crate) client_metrics: Option<MetricsCounters>,
 }
 
 /// A leg of what was relayed.
@@ -84,6 +90,13 @@ impl Metrics {
         inputs(&mut sheet, &health, (self.now)().unix_ms());
         if let Some((app, store)) = &self.collector {
             collector::collector(&mut sheet, &app.snapshot(), &store.health());
+        }
+        if let Some(door) = &self.client_stats {
+            clients::client_stats(&mut sheet, &door.counts());
+            rtcstats::rtcstats(&mut sheet, &door.rtcstats());
+        }
+        if let Some(counters) = &self.client_metrics {
+            clients::client_metrics(&mut sheet, &counters.snapshot());
         }
         sheet.families
     }
@@ -378,6 +391,8 @@ mod tests {
             monitor,
             events,
             collector: None,
+            client_stats: None,
+            client_metrics: None,
         };
         let mut sheet = Sheet { families: metrics.families() };
         store.close();
@@ -387,6 +402,8 @@ mod tests {
         accounting(&mut sheet, &health());
         inputs(&mut sheet, &health(), 3_500);
         sheet.families.extend(collector::sample_families());
+        sheet.families.extend(clients::sample_families());
+        sheet.families.extend(rtcstats::sample_families());
         sheet.families
     }
 

@@ -1,7 +1,7 @@
 //! The record as HTTP handlers ask for it.
 
 use fanlight_http::backend::{Record, RecordError, Series};
-use fanlight_store::collector::{client_connections, client_latest, client_series, client_sides};
+use fanlight_store::collector::ClientsReader;
 use fanlight_store::{ReportError, TurnMonitor};
 use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject};
 use fanlight_telemetry::collector::sides::ClientSides;
@@ -15,6 +15,7 @@ use std::path::PathBuf;
 pub(crate) struct OwnRecord {
     pub(crate) dir: PathBuf,
     pub(crate) monitor: TurnMonitor,
+    pub(crate) clients: ClientsReader,
 }
 
 impl Record for OwnRecord {
@@ -31,33 +32,24 @@ impl Record for OwnRecord {
     }
 
     fn clients(&self, query: &ClientQuery) -> Result<Page<ClientConnection>, RecordError> {
-        known(client_connections(&self.dir, query), || Page { rows: Vec::new(), total: 0 })
+        self.clients.connections(query).map_err(unreadable)
     }
 
     fn client_latest(&self, number: u64) -> Result<Vec<StoredObject>, RecordError> {
-        known(client_latest(&self.dir, number), Vec::new)
+        self.clients.latest(number).map_err(unreadable)
     }
 
     fn client_series(&self, number: u64, series: &Series) -> Result<Vec<StoredObject>, RecordError> {
         let range = (series.from_ns, series.to_ns);
-        let read = client_series(&self.dir, number, &series.kind, &series.id, range, series.limit);
-        known(read, Vec::new)
+        self.clients.series(number, &series.kind, &series.id, range, series.limit).map_err(unreadable)
     }
 
     fn client_sides(&self, connection: &ClientConnection) -> Result<Option<ClientSides>, RecordError> {
-        known(client_sides(&self.dir, connection), || None)
+        self.clients.sides(&self.dir, connection).map_err(unreadable)
     }
 
     fn turn_health(&self) -> Value {
         serde_json::to_value(self.monitor.snapshot()).unwrap_or_default()
-    }
-}
-
-/// Without a database of clients' reports none has reported.
-fn known<T>(read: Result<T, ReportError>, nothing: impl FnOnce() -> T) -> Result<T, RecordError> {
-    match read {
-        Err(ReportError::NoDatabase(_)) => Ok(nothing()),
-        read => read.map_err(unreadable),
     }
 }
 

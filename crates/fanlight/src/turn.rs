@@ -2,11 +2,10 @@
 
 use crate::config::{Config, OwnTurn, TurnSettings};
 use crate::net::{self, MediaAddress};
+use crate::tls::{ServerTls, TlsError, TlsFiles};
 use fanlight_base::{Random, Redacted};
 use fanlight_livekit::server::{IceCredential, IceServer};
-use fanlight_shard::{
-    Clock, ShardOf, TlsError, TlsIdentity, TurnError, TurnGate, TurnListen, TurnSockets, TurnThread,
-};
+use fanlight_shard::{Clock, ShardOf, TurnError, TurnGate, TurnListen, TurnSockets, TurnThread};
 use fanlight_store::EventSender;
 use fanlight_store::coturn::InputHealth;
 use fanlight_turn::{
@@ -15,6 +14,7 @@ use fanlight_turn::{
 };
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// As LiveKit's.
@@ -58,6 +58,7 @@ pub(crate) enum TurnPlanError {
 /// Sockets that are bound, and what the server on them will be.
 pub(crate) struct TurnPlan {
     sockets: TurnSockets,
+    tls: Option<ServerTls>,
     config: fanlight_turn::Config,
     pub(crate) ice_server: IceServer,
     /// Where clients come in, for the greeting.
@@ -77,14 +78,12 @@ impl TurnPlan {
             port.map(|port| addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect())
                 .unwrap_or_default()
         };
+        let tls = ports.tls.map(|_| secured(settings)).transpose()?;
         let listen = TurnListen {
             udp: at(ports.udp),
             tcp: at(ports.tcp).into_iter().chain(at(ports.external_tls)).collect(),
             tls: at(ports.tls),
-            identity: match ports.tls {
-                Some(_) => Some(identity(settings)?),
-                None => None,
-            },
+            secured: tls.as_ref().map(|tls| Arc::clone(&tls.config)),
         };
         let sockets = TurnSockets::bind(listen)?;
         let relays = relays(settings, media);
@@ -112,7 +111,7 @@ impl TurnPlan {
             quotas: quotas(settings, &config.own_turn),
             first_id: 1,
         };
-        Ok(Some(Self { sockets, config, ice_server, places }))
+        Ok(Some(Self { sockets, tls, config, ice_server, places }))
     }
 
     /// For the media threads.
@@ -120,7 +119,7 @@ impl TurnPlan {
         self.sockets.gate()
     }
 
-    /// Starts the thread; `media` are the sockets that may always be reached, `shards` whose they are.
+    /// Starts the thread, and what renews its certificate, which needs the runtime. `media` are the sockets that may always be reached, `shards` whose they are.
     pub(crate) fn start(
         self,
         clock: Clock,
@@ -144,6 +143,9 @@ impl TurnPlan {
             }
             taken
         });
+        if let Some(tls) = self.tls {
+            tokio::spawn(tls.keep_renewed());
+        }
         Ok(self.sockets.start(server, NODE.into(), clock, shards, event)?)
     }
 }
@@ -176,10 +178,15 @@ impl Ports {
     }
 }
 
-fn identity(settings: &TurnSettings) -> Result<TlsIdentity, TurnPlanError> {
+fn secured(settings: &TurnSettings) -> Result<ServerTls, TurnPlanError> {
     let path = |path: &Option<PathBuf>, key| path.clone().ok_or(TurnPlanError::NoCertificate(key));
-    let certificate = path(&settings.cert_file, "turn.cert_file")?;
-    Ok(TlsIdentity::load(&certificate, &path(&settings.key_file, "turn.key_file")?)?)
+    let files = TlsFiles {
+        certificate: path(&settings.cert_file, "turn.cert_file")?,
+        key: path(&settings.key_file, "turn.key_file")?,
+        client_authorities: None,
+    };
+    // ALPN of TURN (RFC 7443) is left out: clients that offer none, or other protocols, are served as well.
+    Ok(ServerTls::load(&files, &[])?)
 }
 
 /// The addresses asked for, each by itself: an answer must leave from where the question came in.

@@ -1,6 +1,7 @@
 //! Every thread and every queue of the process, in one place.
 
-use crate::collector;
+use crate::client_metrics::MetricsLine;
+use crate::collector::{self, CollectorError};
 use crate::config::{self, Config, Coturn};
 use crate::control_loop::{ControlLoop, Input};
 use crate::coturn::CoturnInputs;
@@ -14,14 +15,16 @@ use crate::turn::TurnPlan;
 use fanlight_base::{NodeId, Now, Protocol, Random, sid_suffix};
 use fanlight_control::{Control, ControlConfig, Limits, RoomDefaults};
 use fanlight_events::Event;
-use fanlight_http::App;
 use fanlight_http::backend::{Backend, BackendError, Records};
 use fanlight_http::collector::CollectorApp;
+use fanlight_http::{App, ClientStats};
 use fanlight_livekit::server::{IceCredential, IceServer, Server};
 use fanlight_livekit::token::Keys;
 use fanlight_sfu::{Sfu, SfuConfig, TextLimits};
 use fanlight_shard::{Acceptor, Clock, Shard, ShardHandle, ShardOf, Sinks, TurnGate, TurnThread, bind_udp};
-use fanlight_store::collector::{Collector, CollectorSender, PostgresSettings, PostgresSink};
+use fanlight_store::collector::{
+    ClientsReader, Collector, CollectorSender, PostgresError, PostgresSettings, PostgresSink,
+};
 use fanlight_store::{EventSender, Store, StoreError};
 use fanlight_telemetry::turn_account::{self, Identity};
 use fanlight_transport::candidate::LocalCandidate;
@@ -55,7 +58,13 @@ pub(crate) struct Process {
     acceptor: Option<Acceptor>,
     turn: Option<TurnThread>,
     store: Store,
-    clients: Option<Collector>,
+    clients: Option<Clients>,
+}
+
+/// The store of clients' reports, and the line to it of what LiveKit's clients measure.
+struct Clients {
+    store: Collector,
+    metrics: MetricsLine,
 }
 
 /// Where media is served, for the greeting.
@@ -75,7 +84,7 @@ impl Process {
         let mut random = Random::from_seed(system_seed()?);
         let node = NodeId::from(format!("ND_{}", sid_suffix(&mut random)));
         let store = open_record(config, &node)?;
-        let clients = open_clients_if_wanted(config)?;
+        let clients = Clients::open_if_wanted(config)?;
         let events = store.sender();
         let (inputs, receiver) = sync_channel(CONTROL_INPUTS_MAX);
         let signals = SignalRouter::default();
@@ -85,7 +94,8 @@ impl Process {
         let media = plan.media(turn.as_ref());
         let ice_servers = ice_servers(config, turn.as_ref());
         let gate = turn.as_ref().map(TurnPlan::gate);
-        let shards = plan.start(anchor, &mut random, gate.as_ref(), &signals, &inputs, &events)?;
+        let sinks = || sinks(signals.clone(), inputs.clone(), events.clone(), clients.as_ref());
+        let shards = plan.start(anchor, &mut random, gate.as_ref(), sinks)?;
         let handles: Vec<ShardHandle> = shards.iter().map(|shard| shard.handle.clone()).collect();
         let acceptor = plan.accept(handles.clone())?;
         let turn = match turn {
@@ -126,15 +136,14 @@ impl Process {
             ice_lite: config.rtc.use_ice_lite,
             ice_servers,
         };
-        let client_stats = clients.as_ref().map(|clients| collector::client_stats(config, clients.sender()));
         let app = App {
             server: Arc::new(server),
             backend: backend(inputs.clone()),
-            record: Records::new(OwnRecord { dir: config.data_dir.clone(), monitor: store.turn_monitor() }),
+            record: Records::new(own_record(config, &store)?),
             now: Arc::new(move || clock.now()),
             alive: Arc::new(move || last_alive(&alive, clock.now())),
             meet: config.meet,
-            client_stats: client_stats.transpose()?,
+            client_stats: clients.as_ref().map(|clients| clients.door(config)).transpose()?,
             dev: config.dev,
         };
         Ok(Self { app, media, inputs, drained, control, shards, acceptor, turn, store, clients })
@@ -151,12 +160,14 @@ impl Process {
             monitor: self.store.turn_monitor(),
             events: self.store.sender(),
             collector: collector.cloned().zip(self.clients()),
+            client_stats: self.app.client_stats.clone(),
+            client_metrics: self.clients.as_ref().map(|clients| clients.metrics.counters()),
         }
     }
 
     /// The way of clients' reports to their store, when it is open.
     pub(crate) fn clients(&self) -> Option<CollectorSender> {
-        self.clients.as_ref().map(Collector::sender)
+        self.clients.as_ref().map(|clients| clients.store.sender())
     }
 
     /// What tells of coturn, as configured; whoever gets it runs it.
@@ -202,10 +213,29 @@ impl Process {
     }
 }
 
-/// In development unless told otherwise, as with the listener.
-fn open_clients_if_wanted(config: &Config) -> Result<Option<Collector>, Box<dyn Error>> {
-    let wanted = config.collector.enabled.unwrap_or(config.dev);
-    wanted.then(|| open_clients(&config.data_dir, &config.collector)).transpose()
+impl Clients {
+    /// Opens them in development, unless told otherwise, as with the listener.
+    fn open_if_wanted(config: &Config) -> Result<Option<Self>, Box<dyn Error>> {
+        if !config.collector.enabled.unwrap_or(config.dev) {
+            return Ok(None);
+        }
+        let store = open_clients(&config.data_dir, &config.collector)?;
+        let metrics = MetricsLine::start(store.sender())?;
+        Ok(Some(Self { store, metrics }))
+    }
+
+    /// What takes reports of pages.
+    fn door(&self, config: &Config) -> Result<Arc<ClientStats>, CollectorError> {
+        collector::client_stats(config, self.store.sender())
+    }
+
+    /// Stores what waits; the media threads must have ended.
+    fn close(self) {
+        if !self.metrics.finish() {
+            tracing::error!("the thread of clients' metrics had panicked");
+        }
+        self.store.close();
+    }
 }
 
 /// Opens the store of clients' reports, with a thread of its own: PostgreSQL where it is configured, else SQLite. The spool is in
@@ -222,14 +252,33 @@ pub(crate) fn open_clients(dir: &Path, config: &config::Collector) -> Result<Col
         dedup,
         ..default
     };
-    let Some(uri) = &config.postgres_uri else { return Ok(Collector::open(dir, settings)?) };
-    let usual = PostgresSettings::new(uri.reveal().clone());
-    let sink = PostgresSink::new(&PostgresSettings {
+    let Some(postgres) = postgres(config) else { return Ok(Collector::open(dir, settings)?) };
+    Ok(Collector::with_sink(dir, settings, Box::new(PostgresSink::new(&postgres)?))?)
+}
+
+fn own_record(config: &Config, store: &Store) -> Result<OwnRecord, PostgresError> {
+    Ok(OwnRecord {
+        dir: config.data_dir.clone(),
+        monitor: store.turn_monitor(),
+        clients: clients_reader(&config.data_dir, &config.collector)?,
+    })
+}
+
+/// Reads clients' reports where [`open_clients`] keeps them. PostgreSQL is read on a thread of its own.
+pub(crate) fn clients_reader(dir: &Path, config: &config::Collector) -> Result<ClientsReader, PostgresError> {
+    match postgres(config) {
+        Some(postgres) => ClientsReader::postgres(&postgres),
+        None => Ok(ClientsReader::sqlite(dir)),
+    }
+}
+
+fn postgres(config: &config::Collector) -> Option<PostgresSettings> {
+    let usual = PostgresSettings::new(config.postgres_uri.as_ref()?.reveal().clone());
+    Some(PostgresSettings {
         ca_cert_file: config.postgres_ca_cert_file.clone(),
         compress_after_days: config.timescale_compress_after_days.unwrap_or(usual.compress_after_days),
         ..usual
-    })?;
-    Ok(Collector::with_sink(dir, settings, Box::new(sink))?)
+    })
 }
 
 fn open_record(config: &Config, node: &NodeId) -> Result<Store, StoreError> {
@@ -278,9 +327,7 @@ impl MediaPlan {
         anchor: Instant,
         random: &mut Random,
         turn: Option<&TurnGate>,
-        signals: &SignalRouter,
-        inputs: &SyncSender<Input>,
-        events: &EventSender,
+        sinks: impl Fn() -> Sinks,
     ) -> Result<Vec<Shard>, Box<dyn Error>> {
         let certificate = Certificate::generate()?;
         let mut shards = Vec::new();
@@ -304,9 +351,8 @@ impl MediaPlan {
                 texts: self.texts,
                 envelope: fanlight_livekit::data::ENVELOPE,
             });
-            let sinks = sinks(signals.clone(), inputs.clone(), events.clone());
             let name = format!("shard-{index}");
-            shards.push(Shard::start(name, sfu, Clock::new(anchor), endpoints, turn.cloned(), sinks)?);
+            shards.push(Shard::start(name, sfu, Clock::new(anchor), endpoints, turn.cloned(), sinks())?);
         }
         Ok(shards)
     }
@@ -355,7 +401,12 @@ impl MediaPlan {
     }
 }
 
-fn sinks(signals: SignalRouter, inputs: SyncSender<Input>, events: EventSender) -> Sinks {
+fn sinks(
+    signals: SignalRouter,
+    inputs: SyncSender<Input>,
+    events: EventSender,
+    clients: Option<&Clients>,
+) -> Sinks {
     Sinks {
         signal: Box::new(move |peer, signal| signals.deliver(peer, signal)),
         control: Box::new(move |note| match inputs.try_send(Input::Shard(note)) {
@@ -364,6 +415,7 @@ fn sinks(signals: SignalRouter, inputs: SyncSender<Input>, events: EventSender) 
             Err(TrySendError::Full(_)) => Ok(()),
         }),
         event: event_sink(events),
+        metrics: clients.map(|clients| clients.metrics.sink()),
     }
 }
 

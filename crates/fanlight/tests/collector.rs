@@ -1,6 +1,15 @@
 //! The collector as its operator meets it: Kohaku's configuration, its log, its metrics, and the server's own keys.
-#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed"
+)]
 
+#[path = "../../store/tests/cluster/mod.rs"]
+mod cluster;
+
+use cluster::Cluster;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -304,4 +313,103 @@ fn a_port_that_is_taken_matters_only_to_who_asked_for_it() {
         .expect("it runs");
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && error.contains("choose another fanlight.collector.port"), "{error}");
+}
+
+/// What a server says of clients whose reports it has been given.
+struct Told {
+    running: Running,
+    port: u16,
+    config: String,
+}
+
+impl Told {
+    /// A server with these keys below `fanlight.collector`, and the same reports each time.
+    fn start(folder: &Path, keys: &str) -> Self {
+        let collector = free_port();
+        let key = "a-key-for-pages-0001";
+        let keys = format!(
+            "port: {collector}, exporter_port: 0, retention_days: 0, keys: [{{key: {key}, origins: ['*']}}], {keys}"
+        );
+        let running = serve(folder, &keys, &[]);
+        let (_, rest) = running.greeting.split_once("http://127.0.0.1:").expect("an address");
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        let port = digits.parse().expect("a port");
+        for second in 0..3 {
+            let body = report(second, u64::from(second) * 1_000);
+            assert_eq!(ask(collector, "POST", "/collector", &EXPORTER, &body), (204, String::new()));
+        }
+        let sent = |at: u64, packets: u64| {
+            json!({"connection": "peer", "at": at, "stats": [
+                {"id": "O", "type": "outbound-rtp", "timestamp": at, "packetsSent": packets, "qualityLimitationDurations": {"none": 1.5}},
+                {"id": "C", "type": "codec", "timestamp": 1.5}, {"id": "none"}]})
+        };
+        let now = 1_795_000_002_000_u64;
+        let said = [sent(now - 2_000, 7), sent(now - 1_000, 9), sent(now, 9)];
+        let body = json!({"key": key, "room": "loop", "user": "dora", "page": "life", "version": "1", "now": now, "reports": said});
+        let page = ["content-type: text/plain", "origin: https://shop.example"];
+        assert_eq!(ask(port, "POST", "/api/v1/client-stats", &page, &body.to_string()).0, 204);
+        let config = folder.join("config.yaml").to_str().expect("a plain path").to_owned();
+        Self { running, port, config }
+    }
+
+    fn api(&self, what: &str) -> (u16, Value) {
+        let made = command().args(["token", "create", "--identity", "me", "--room-admin"]).output();
+        let token = String::from_utf8(made.expect("it runs").stdout).expect("a text");
+        let path = format!("/api/v1/clients{what}");
+        let (status, body) =
+            ask(self.port, "GET", &path, &[&format!("Authorization: Bearer {}", token.trim())], "");
+        let mut answer: Value = serde_json::from_str(&body).unwrap_or_else(|_| panic!("{status} {body}"));
+        if let Some(members) = answer.as_object_mut() {
+            members.remove("now_ms");
+        }
+        (status, answer)
+    }
+}
+
+#[test]
+fn the_api_tells_the_same_of_reports_in_postgresql() {
+    let folders = [TempDir::new().expect("a folder"), TempDir::new().expect("a folder")];
+    let mut cluster = Cluster::start();
+    let uri = cluster.database("d");
+    let sqlite = Told::start(folders[0].path(), "");
+    let postgres = Told::start(folders[1].path(), &format!("postgres_uri: '{uri}'"));
+    let (_, listed) = sqlite.api("");
+    assert_eq!(listed["total"], 2, "{listed}");
+    for what in [
+        "",
+        "?room=sora",
+        "?user=dora&source=browser-key",
+        "?connection=NNZ1T9F48S2SZF6E4CW3M0RJ4W",
+        "?from=2026-11-18&to=2026-11-18T11:06:41Z",
+        "?participant=PA_none",
+        "?limit=1&offset=1",
+        "/1",
+        "/2",
+        "/3",
+        "/1/latest",
+        "/2/latest",
+        "/1/series?type=transport&id=T01",
+        "/2/series?type=outbound-rtp&id=O",
+        "/2/series?type=outbound-rtp&id=O&from=2026-11-18T11:06:41Z",
+    ] {
+        let (of_sqlite, of_postgres) = (sqlite.api(what), postgres.api(what));
+        assert_eq!(of_sqlite, of_postgres, "{what}");
+        assert!(of_sqlite.0 == 200 || what == "/3", "{what}: {of_sqlite:?}");
+    }
+    cluster.end("INT");
+    let (status, refused) = postgres.api("");
+    assert_eq!(status, 503);
+    let place = format!("PostgreSQL at 127.0.0.1:{}/d: ", cluster.port());
+    assert!(refused["msg"].as_str().is_some_and(|text| text.starts_with(&place)), "{refused}");
+    // The record does not need it.
+    let mut report = command();
+    report.args(["report", "--room", "none", "--config", &postgres.config, "--data-dir"]);
+    let output = report.arg(folders[1].path().join("data")).output().expect("it runs");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("no room with name or sid"), "{error}");
+    cluster.go_on();
+    assert_eq!(postgres.api("/1"), sqlite.api("/1"));
+    for told in [sqlite, postgres] {
+        told.running.end();
+    }
 }

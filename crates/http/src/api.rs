@@ -6,6 +6,7 @@
 pub(crate) mod client_stats;
 mod clients;
 mod parameters;
+pub(crate) mod rtcstats;
 mod turn;
 
 use crate::app::{App, respond};

@@ -1,6 +1,7 @@
 //! The listening side: every request goes through LiveKit's order of checks, whatever its path.
 
 use crate::api::client_stats::{self, ClientStats};
+use crate::api::rtcstats;
 use crate::backend::{Backend, Records};
 use crate::{api, meet, page, rtc};
 use axum::body::{Body, to_bytes};
@@ -180,6 +181,9 @@ async fn handle(app: App, remote: SocketAddr, request: Request<Body>) -> Respons
         },
         Step::Pass { path, token } if path == client_stats::PATH => {
             respond(with_cors(&http, client_stats::answer(&app, &http, token.as_deref()).await))
+        }
+        Step::Pass { path, token } if rtcstats::is_path(&path) => {
+            rtcstats::answer(&app, &http, upgrade, token.as_deref())
         }
         Step::Pass { path, token } if path.starts_with(api::PREFIX) => {
             api::answer(&app, &http, &path, token.as_deref()).await

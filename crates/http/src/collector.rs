@@ -7,13 +7,11 @@ mod connection;
 mod limits;
 mod meter;
 mod route;
-mod tls;
 
 pub use connection::Http2Settings;
 pub use limits::FRAME_BYTES;
 pub use meter::{CollectorSnapshot, Histogram, RequestLabels, RequestSeries};
 pub use route::{COLLECTOR_PATH, WEBHOOK_PATH_DEFAULT};
-pub use tls::{CollectorTls, CollectorTlsError, TlsFiles};
 
 use crate::app::ServeError;
 use crate::backend::{NotStored, ReportSink};
@@ -28,6 +26,7 @@ use hyper::body::Incoming;
 use limits::{BODIES_BYTES_MAX, BODY_WITHIN, RETRY_AFTER_S};
 use meter::{Answered, Meter};
 use route::Route;
+use rustls::ServerConfig;
 use std::fmt;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -133,10 +132,13 @@ impl CollectorApp {
     }
 }
 
+/// Protocols to offer by ALPN where the listener has TLS.
+pub const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
 /// Serves one listener until `stop` is ready, then lets requests that have begun end.
 pub async fn serve_collector(
     listener: TcpListener,
-    tls: Option<CollectorTls>,
+    tls: Option<Arc<ServerConfig>>,
     http2: Http2Settings,
     app: CollectorApp,
     stop: impl Future<Output = ()> + Send,
@@ -153,7 +155,7 @@ pub async fn serve_collector(
 /// Serves the collector's metrics until `stop` is ready.
 pub async fn serve_exporter(
     listener: TcpListener,
-    tls: Option<CollectorTls>,
+    tls: Option<Arc<ServerConfig>>,
     metrics: MetricsApp,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {

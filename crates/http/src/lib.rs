@@ -12,6 +12,7 @@ mod metrics;
 mod page;
 mod rtc;
 
-pub use api::client_stats::{ClientStats, CollectorKey};
+pub use api::client_stats::{ClientStats, ClientStatsCounts, CollectorKey};
+pub use api::rtcstats::{RtcStatsCounts, RtcStatsSnapshot};
 pub use app::{App, ServeError, serve};
 pub use metrics::{MetricsApp, serve_metrics};

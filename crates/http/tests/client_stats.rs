@@ -1,13 +1,16 @@
 //! What pages may say at `/api/v1/client-stats`, and who may read it at `/api/v1/clients`, over real sockets.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "client_stats/rtcstats.rs"]
+mod rtcstats;
+
 use fanlight_base::{Now, Redacted};
 use fanlight_control::Limits;
 use fanlight_http::backend::{
     Backend, BackendError, ClientReports, NotStored, Record, RecordError, Records, ReportSink, Series,
     Stored, Storing,
 };
-use fanlight_http::{App, ClientStats, CollectorKey, serve};
+use fanlight_http::{App, ClientStats, CollectorKey, RtcStatsSnapshot, serve};
 use fanlight_livekit::server::Server;
 use fanlight_livekit::token::{Grants, Keys, VideoGrant, create};
 use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject};
@@ -28,16 +31,24 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const KEY: &str = "a-key-for-pages-0001";
 const OWN: &str = "https://shop.example";
 
-/// A store that remembers what it was given, and can be full.
+/// A store that remembers what it was given, can be full, and counts what it refused.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<(Vec<ClientReport>, Option<NotStored>)>>);
+struct Kept(Arc<Mutex<Keeping>>);
+
+#[derive(Default)]
+struct Keeping {
+    reports: Vec<ClientReport>,
+    refuses: Option<NotStored>,
+    refused: usize,
+}
 
 impl ClientReports for Kept {
     fn store(&self, report: ClientReport) -> Storing {
         let mut kept = self.0.lock().unwrap();
-        let outcome = kept.1.clone().map_or(Ok(Stored::default()), Err);
-        if outcome.is_ok() {
-            kept.0.push(report);
+        let outcome = kept.refuses.clone().map_or(Ok(Stored::default()), Err);
+        match outcome {
+            Ok(_) => kept.reports.push(report),
+            Err(_) => kept.refused += 1,
         }
         Box::pin(async move { outcome })
     }
@@ -86,6 +97,7 @@ impl Record for Three {
             query.number.is_none_or(|number| number == row.number)
                 && query.channel_id.as_ref().is_none_or(|room| *room == row.channel_id)
                 && query.source.as_ref().is_none_or(|source| *source == row.source)
+                && (!query.proven || Source::PROVEN.contains(&row.source.as_str()))
         });
         Ok(Page { total: rows.len() as u64, rows })
     }
@@ -122,6 +134,7 @@ fn object(number: u64, json: &str) -> StoredObject {
 struct Node {
     address: SocketAddr,
     kept: Kept,
+    door: Arc<ClientStats>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -139,7 +152,7 @@ impl Node {
         let address = listener.local_addr().unwrap();
         let kept = Kept::default();
         let keys = vec![CollectorKey { key: Redacted::new(KEY.to_owned()), origins: vec![OWN.to_owned()] }];
-        let door = ClientStats::new(ReportSink::new(kept.clone()), keys);
+        let door = Arc::new(ClientStats::new(ReportSink::new(kept.clone()), keys));
         let server = Server {
             node: "ND_test".into(),
             keys: Keys::new([("key", SECRET)]),
@@ -154,11 +167,11 @@ impl Node {
             now: Arc::new(|| NOW),
             alive: Arc::new(|| NOW),
             meet: false,
-            client_stats: collects.then(|| Arc::new(door)),
+            client_stats: collects.then(|| Arc::clone(&door)),
             dev: false,
         };
         runtime.spawn(serve(listener, app, std::future::pending()));
-        Self { address, kept, _runtime: runtime }
+        Self { address, kept, door, _runtime: runtime }
     }
 
     fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answered {
@@ -185,8 +198,12 @@ impl Node {
         self.ask("GET", path, &[("Authorization", &format!("Bearer {bearer}"))], "")
     }
 
+    fn rtcstats(&self) -> RtcStatsSnapshot {
+        self.door.rtcstats()
+    }
+
     fn reports(&self) -> Vec<ClientReport> {
-        std::mem::take(&mut self.kept.0.lock().unwrap().0)
+        std::mem::take(&mut self.kept.0.lock().unwrap().reports)
     }
 }
 
@@ -314,18 +331,26 @@ fn a_full_store_and_a_hasty_page_are_told_to_come_again() {
     let refusals =
         [(NotStored::Busy, 503), (NotStored::Full("no room".to_owned()), 503), (NotStored::Gone, 503)];
     for (refusal, status) in refusals {
-        node.kept.0.lock().unwrap().1 = Some(refusal);
+        node.kept.0.lock().unwrap().refuses = Some(refusal);
         let answer = node.post(&[], &body);
         assert!(answer.status == status && answer.head.contains("retry-after: 5"), "{}", answer.head);
     }
-    node.kept.0.lock().unwrap().1 = Some(NotStored::Unfit("no such thing".to_owned()));
+    node.kept.0.lock().unwrap().refuses = Some(NotStored::Unfit("no such thing".to_owned()));
     assert_eq!(node.post(&[], &body).status, 400);
-    node.kept.0.lock().unwrap().1 = None;
+    node.kept.0.lock().unwrap().refuses = None;
     let statuses: Vec<u16> = (0..70).map(|_| node.post(&[], &body).status).collect();
     let taken = statuses.iter().filter(|status| **status == 204).count();
     assert_eq!((taken, statuses[69]), (56, 429), "60 at once, 4 of which were refused by the store");
-    let other = said(json!({ "token": token(joins("demo"), "bob", 0) }));
+    let other = said(
+        json!({ "token": token(joins("demo"), "bob", 0), "reports": [{ "connection": "c", "at": 1, "stats": [1] }] }),
+    );
     assert_eq!(node.post(&[], &other).status, 204);
+    let counts = node.door.counts();
+    let answered = [(204, 57), (400, 1), (429, 14), (503, 3)];
+    assert_eq!(counts.requests, answered.into_iter().collect());
+    assert_eq!((counts.reports, counts.objects), (2 * 56 + 1, 56), "of those that are stored");
+    assert_eq!(counts.rejected, [("not-an-object", 1)].into_iter().collect());
+    assert_eq!(counts.body_bytes, (74 * body.to_string().len() + other.to_string().len()) as u64);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, Method, Request, Version};
 use fanlight_http::MetricsApp;
 use fanlight_http::backend::{ClientReports, NotStored, ReportSink, Stored, Storing};
 use fanlight_http::collector::{
-    CollectorApp, CollectorSettings, CollectorTls, Http2Settings, TlsFiles, serve_collector, serve_exporter,
+    ALPN, CollectorApp, CollectorSettings, Http2Settings, serve_collector, serve_exporter,
 };
 use fanlight_telemetry::collector::{ClientReport, Source};
 use http_body_util::{BodyExt, Full};
@@ -14,13 +14,13 @@ use hyper::body::Frame;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -117,7 +117,7 @@ impl Server {
     async fn start_with(
         shelf: &Shelf,
         settings: CollectorSettings,
-        tls: Option<CollectorTls>,
+        tls: Option<Arc<ServerConfig>>,
         http2: Http2Settings,
     ) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -578,15 +578,14 @@ async fn a_client_that_gives_up_request_after_request_is_cut_off() {
     assert_eq!(server.app.snapshot().resets, 1);
 }
 
-/// Authorities, and what they signed, as PEM files.
+/// An authority, and certificates by name of it and of another.
 struct Pki {
-    folder: tempfile::TempDir,
     roots: RootCertStore,
+    signed: BTreeMap<&'static str, (CertificateDer<'static>, PrivateKeyDer<'static>)>,
 }
 
 impl Pki {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let authority = |name: &str| {
             let mut params = CertificateParams::new(Vec::new()).unwrap();
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -594,34 +593,39 @@ impl Pki {
             CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
         };
         let (ours, stranger) = (authority("ours"), authority("stranger"));
-        for (name, issuer) in [("server", &ours), ("user", &ours), ("stranger", &stranger)] {
+        let signed = [("server", &ours), ("user", &ours), ("stranger", &stranger)].map(|(name, issuer)| {
             let key = KeyPair::generate().unwrap();
             let params = CertificateParams::new(vec!["collector.test".to_owned()]).unwrap();
             let certificate = params.signed_by(&key, issuer).unwrap();
-            std::fs::write(folder.path().join(format!("{name}.pem")), certificate.pem()).unwrap();
-            std::fs::write(folder.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
-        }
-        std::fs::create_dir(folder.path().join("cas")).unwrap();
-        for file in ["ca.pem", "cas/one.pem"] {
-            std::fs::write(folder.path().join(file), ours.pem()).unwrap();
-        }
-        std::fs::write(folder.path().join("cas/two.pem"), authority("another").pem()).unwrap();
+            (name, (certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap()))
+        });
         let mut roots = RootCertStore::empty();
         roots.add(ours.der().clone()).unwrap();
-        Self { folder, roots }
+        Self { roots, signed: signed.into() }
     }
 
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+    fn identity(&self, name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let (certificate, key) = &self.signed[name];
+        (certificate.clone(), key.clone_key())
     }
 
-    fn tls(&self, verify: Option<&str>) -> CollectorTls {
-        CollectorTls::load(&TlsFiles {
-            fullchain: self.file("server.pem"),
-            privkey: self.file("server.key"),
-            verify_cacert: verify.map(|name| self.file(name)),
-        })
-        .unwrap()
+    /// With `verified` only clients of our authority come in.
+    fn tls(&self, verified: bool) -> Arc<ServerConfig> {
+        let (certificate, key) = self.identity("server");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let builder = if verified {
+            let roots = Arc::new(self.roots.clone());
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build().unwrap();
+            builder.with_client_cert_verifier(verifier)
+        } else {
+            builder.with_no_client_auth()
+        };
+        let mut config = builder.with_single_cert(vec![certificate], key).unwrap();
+        config.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
+        Arc::new(config)
     }
 
     /// Connects as the owner of a certificate, or of none.
@@ -639,8 +643,7 @@ impl Pki {
         let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some(name) => {
-                let certificate = CertificateDer::from_pem_file(self.file(&format!("{name}.pem"))).unwrap();
-                let key = PrivateKeyDer::from_pem_file(self.file(&format!("{name}.key"))).unwrap();
+                let (certificate, key) = self.identity(name);
                 builder.with_client_auth_cert(vec![certificate], key).unwrap()
             }
         };
@@ -659,7 +662,7 @@ impl Pki {
 async fn tls_has_both_versions_by_alpn() {
     let (pki, shelf) = (Pki::new(), Shelf::open());
     let settings = CollectorSettings::default();
-    let server = Server::start_with(&shelf, settings, Some(pki.tls(None)), Http2Settings::default()).await;
+    let server = Server::start_with(&shelf, settings, Some(pki.tls(false)), Http2Settings::default()).await;
     for (alpn, version) in [
         (&["h2"][..], Version::HTTP_2),
         (&["http/1.1"], Version::HTTP_11),
@@ -676,46 +679,19 @@ async fn tls_has_both_versions_by_alpn() {
 #[tokio::test]
 async fn with_authorities_only_clients_of_theirs_come_in() {
     let (pki, shelf) = (Pki::new(), Shelf::open());
-    for verify in ["ca.pem", "cas"] {
-        let settings = CollectorSettings::default();
-        let tls = Some(pki.tls(Some(verify)));
-        let server = Server::start_with(&shelf, settings, tls, Http2Settings::default()).await;
-        let mut user = pki.connect(&server, Some("user"), &["h2"]).await.unwrap();
-        assert_eq!(user.post(&report(1)).await.status, 204, "{verify}");
-        for identity in [None, Some("stranger")] {
-            // In TLS 1.3 the client only learns of it with the first answer.
-            if let Ok(mut client) = pki.connect(&server, identity, &["http/1.1"]).await {
-                let request = client.request("GET", "/.ok", &[], Body::empty());
-                assert!(client.send(request).await.is_err(), "{verify} {identity:?}");
-            }
+    let settings = CollectorSettings::default();
+    let server = Server::start_with(&shelf, settings, Some(pki.tls(true)), Http2Settings::default()).await;
+    let mut user = pki.connect(&server, Some("user"), &["h2"]).await.unwrap();
+    assert_eq!(user.post(&report(1)).await.status, 204);
+    for identity in [None, Some("stranger")] {
+        // In TLS 1.3 the client only learns of it with the first answer.
+        if let Ok(mut client) = pki.connect(&server, identity, &["http/1.1"]).await {
+            let request = client.request("GET", "/.ok", &[], Body::empty());
+            assert!(client.send(request).await.is_err(), "{identity:?}");
         }
-        assert_eq!(server.app.snapshot().tls_failed, 2);
     }
-    assert_eq!(shelf.reports().len(), 2);
-}
-
-#[test]
-fn tls_files_that_cannot_be_used_are_named() {
-    let pki = Pki::new();
-    std::fs::write(pki.file("empty.pem"), "nothing").unwrap();
-    std::fs::create_dir(pki.file("nobody")).unwrap();
-    for (fullchain, privkey, verify, expected) in [
-        ("absent.pem", "server.key", None, "absent.pem"),
-        ("empty.pem", "server.key", None, "empty.pem: no certificate"),
-        ("server.pem", "server.pem", None, "server.pem: no private key"),
-        ("server.pem", "user.key", None, "server.pem cannot be used"),
-        ("server.pem", "server.key", Some("absent"), "cannot read"),
-        ("server.pem", "server.key", Some("empty.pem"), "empty.pem: no certificate"),
-        ("server.pem", "server.key", Some("nobody"), "nobody: no certificate"),
-    ] {
-        let error = CollectorTls::load(&TlsFiles {
-            fullchain: pki.file(fullchain),
-            privkey: pki.file(privkey),
-            verify_cacert: verify.map(|name| pki.file(name)),
-        });
-        let error = error.unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
-    }
+    assert_eq!(server.app.snapshot().tls_failed, 2);
+    assert_eq!(shelf.reports().len(), 1);
 }
 
 #[tokio::test]

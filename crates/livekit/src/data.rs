@@ -34,17 +34,16 @@ mod user {
 
 /// Stamps a packet and reads where it goes.
 ///
-/// Destinations of the packet win over those of its (deprecated) user part. Metrics are for nobody in the room: they get
-/// the empty identity as destination, which no participant has.
+/// Destinations of the packet win over those of its (deprecated) user part.
 fn route(bytes: &[u8], sender: &Sender<'_>) -> Result<Routed, BadEnvelope> {
     let mut routed = Routed {
         bytes: Vec::with_capacity(bytes.len().saturating_add(64)),
         destinations: Vec::new(),
         destination_sids: Vec::new(),
         sequence: 0,
+        metrics: None,
     };
     let mut of_user = UserDestinations::default();
-    let mut metrics = false;
     for field in fields(bytes) {
         let field = field?;
         match field.number {
@@ -58,7 +57,7 @@ fn route(bytes: &[u8], sender: &Sender<'_>) -> Result<Routed, BadEnvelope> {
             packet::SEQUENCE => {
                 routed.sequence = field.varint().and_then(|v| u32::try_from(v).map_err(|_| BadEnvelope))?
             }
-            packet::METRICS => metrics = true,
+            packet::METRICS => routed.metrics = Some(field.payload()?.to_vec()),
             _ => {}
         }
         routed.bytes.extend_from_slice(field.whole);
@@ -73,10 +72,6 @@ fn route(bytes: &[u8], sender: &Sender<'_>) -> Result<Routed, BadEnvelope> {
     if routed.destinations.is_empty() {
         routed.destinations = of_user.identities;
         routed.destination_sids = of_user.sids;
-    }
-    if metrics {
-        routed.destinations = vec![Identity::default()];
-        routed.destination_sids = Vec::new();
     }
     Ok(routed)
 }
@@ -275,12 +270,13 @@ mod tests {
     }
 
     #[test]
-    fn metrics_reach_nobody() {
-        let packet = proto::DataPacket {
-            value: Some(Payload::Metrics(proto::MetricsBatch::default())),
-            ..Default::default()
-        };
-        assert_eq!(routed(&packet, true).1.destinations, [Identity::default()]);
+    fn a_batch_of_metrics_is_handed_out_as_it_came() {
+        let batch =
+            proto::MetricsBatch { timestamp_ms: 7, str_data: vec!["alice".to_owned()], ..Default::default() };
+        let packet = proto::DataPacket { value: Some(Payload::Metrics(batch.clone())), ..Default::default() };
+        assert_eq!(routed(&packet, true).1.metrics, Some(batch.encode_to_vec()));
+        let other = proto::DataPacket { value: Some(Payload::User(user_packet())), ..Default::default() };
+        assert_eq!(routed(&other, true).1.metrics, None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::config::SfuConfig;
 use crate::demux::Demux;
 use crate::output::Output;
+use crate::sfu::SfuCounters;
 use fanlight_base::{Mono, Now, ParticipantSid, RoomSid, TrackSid};
 use fanlight_events::{Event, Fact, FactBody, Sample, SampleBody};
 use std::collections::VecDeque;
@@ -13,6 +14,7 @@ pub(crate) struct Ctx<'a> {
     pub(crate) config: &'a SfuConfig,
     pub(crate) demux: &'a mut Demux,
     pub(crate) out: &'a mut VecDeque<Output>,
+    pub(crate) counters: &'a mut SfuCounters,
 }
 
 /// Where a fact belongs.

@@ -33,6 +33,8 @@ pub struct Routed {
     pub destination_sids: Vec<ParticipantSid>,
     /// Sender's number for reliable packets; 0 when it gives none.
     pub sequence: u32,
+    /// A batch of metrics that the sender's client has measured; a packet with one is for telemetry and nobody in the room.
+    pub metrics: Option<Vec<u8>>,
 }
 
 /// The packet is not what its channel carries.

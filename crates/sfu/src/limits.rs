@@ -51,6 +51,18 @@ pub const DESTINATIONS_MAX: usize = 256;
 /// Bytes of a data packet (RFC 8841 §6.1 default, as LiveKit announces it).
 pub const DATA_BYTES_MAX: usize = 65_535;
 
+/// Batches of metrics a participant sends within [`METRICS_WINDOW`]. SDKs send one in some seconds.
+pub const METRICS_PER_WINDOW_MAX: u32 = 100;
+
+/// Bytes of these batches.
+pub const METRICS_BYTES_PER_WINDOW_MAX: usize = 1 << 20;
+
+/// Window of the two limits above.
+pub const METRICS_WINDOW: Duration = Duration::from_secs(10);
+
+/// Times of two batches of one participant differ by so many nanoseconds, so that parts of a batch can have times of their own.
+pub const METRICS_APART_NS: u64 = 100_000;
+
 /// Remote candidates that wait for the transport they are for. Browsers with many interfaces send about 30.
 pub const WAITING_CANDIDATES_MAX: usize = 64;
 

@@ -2,7 +2,7 @@
 
 use crate::input::{AddTrack, Target};
 use crate::model::{DisconnectReason, ParticipantInfo, RoomInfo, TrackInfo};
-use fanlight_base::{Mono, PeerKey, RoomSid, TrackSid};
+use fanlight_base::{Identity, Mono, ParticipantSid, PeerKey, RoomName, RoomSid, TrackSid};
 use fanlight_events::Event;
 
 /// One output; packets are in the `SendBatch` instead.
@@ -12,6 +12,8 @@ pub enum Output {
     Signal(PeerKey, Box<Signal>),
     /// For telemetry.
     Event(Box<Event>),
+    /// For telemetry: what a participant's client has measured.
+    Metrics(Box<ClientMetrics>),
     /// For `control`: a participant's session is over; its key will not be used again.
     Left {
         /// Whose.
@@ -36,6 +38,28 @@ pub enum Output {
 }
 
 const _: () = assert!(size_of::<Output>() <= 64);
+
+/// A batch of metrics, as a client sent it, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientMetrics {
+    /// The room.
+    pub room: RoomSid,
+    /// The room's name.
+    pub room_name: RoomName,
+    /// Who sent it.
+    pub participant: ParticipantSid,
+    /// The sender's identity.
+    pub identity: Identity,
+    /// The sender's SDK.
+    pub sdk: String,
+    /// Version of the SDK.
+    pub version: String,
+    /// When it came, in nanoseconds since the Unix epoch; at least [`METRICS_APART_NS`](crate::limits::METRICS_APART_NS)
+    /// after the one before of the same participant.
+    pub at_unix_ns: u64,
+    /// LiveKit's `MetricsBatch`, not looked into; at most `DATA_BYTES_MAX`.
+    pub batch: Vec<u8>,
+}
 
 /// What the next timeout is for; counted by the shell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -56,6 +56,8 @@ pub struct SfuCounters {
     pub handshakes_waited: u64,
     /// Handshake datagrams dropped because too many waited.
     pub handshakes_dropped: u64,
+    /// Batches of metrics not taken because their participant had sent too many.
+    pub metrics_refused: u64,
 }
 
 /// What a shard carries now.
@@ -253,8 +255,8 @@ impl Sfu {
         });
         let random = self.random.fork();
         self.by_sid.insert(config.sid.clone(), index);
-        let (now, out, demux) = (self.now, &mut self.out, &mut self.demux);
-        let mut ctx = Ctx { now, config: &self.config, demux, out };
+        let (now, out, demux, counters) = (self.now, &mut self.out, &mut self.demux, &mut self.counters);
+        let mut ctx = Ctx { now, config: &self.config, demux, out, counters };
         let room = Box::new(Room::new(&mut ctx, index, config, random));
         if let Some(place) = self.rooms.get_mut(index.0 as usize) {
             *place = Some(Slot { room, deadline: Mono::NEVER, stirred: false });
@@ -295,8 +297,8 @@ impl Sfu {
         if !std::mem::replace(&mut slot.stirred, true) {
             self.stirred.push_back(index);
         }
-        let (now, out, demux) = (self.now, &mut self.out, &mut self.demux);
-        let mut ctx = Ctx { now, config: &self.config, demux, out };
+        let (now, out, demux, counters) = (self.now, &mut self.out, &mut self.demux, &mut self.counters);
+        let mut ctx = Ctx { now, config: &self.config, demux, out, counters };
         let outcome = catch_unwind(AssertUnwindSafe(|| call(&mut slot.room, &mut ctx)));
         if outcome.is_err() {
             self.room_panicked(index);

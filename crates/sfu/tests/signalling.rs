@@ -8,8 +8,9 @@ use fanlight_base::{PeerKey, TrackSid};
 use fanlight_events::{FactBody, Kind};
 use fanlight_sfu::TextLimits;
 use fanlight_sfu::input::{Command, Layout, Request, Target};
+use fanlight_sfu::limits::METRICS_PER_WINDOW_MAX;
 use fanlight_sfu::model::{DisconnectReason, ParticipantState, Source};
-use fanlight_sfu::output::{EchoedRequest, LeaveAction, Output, RequestReason, Signal};
+use fanlight_sfu::output::{ClientMetrics, EchoedRequest, LeaveAction, Output, RequestReason, Signal};
 use fanlight_transport::sdp::SessionDescription;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -493,6 +494,49 @@ fn data_goes_by_label_to_everybody_or_to_those_named() {
         );
         assert!(world.facts().any(|fact| matches!(fact, FactBody::Refused(fact) if fact.what == "data")));
     }
+}
+
+#[test]
+fn metrics_go_to_telemetry_with_their_sender_and_to_nobody_in_the_room() {
+    let mut world = World::new();
+    let mut hidden = join(1, "RM_a", Layout::Single);
+    hidden.permission.hidden = true;
+    world.join_with(hidden);
+    world.join(2, Layout::Single);
+    world.run(SECOND);
+    let now = world.now;
+    world.client(1).send_data(now, "_reliable", "user2|metrics first");
+    world.client(1).send_data(now, "_lossy", "|metrics second");
+    world.run(SECOND);
+    let told = |world: &World| -> Vec<ClientMetrics> {
+        let metrics = world.outputs().filter_map(|output| match output {
+            Output::Metrics(metrics) => Some((**metrics).clone()),
+            _ => None,
+        });
+        metrics.collect()
+    };
+    let both = told(&world);
+    assert_eq!(
+        both.iter().map(|one| one.batch.as_slice()).collect::<Vec<_>>(),
+        [b"first".as_slice(), b"second"]
+    );
+    assert!(both[0].at_unix_ns > now.unix_ns && both[1].at_unix_ns > both[0].at_unix_ns);
+    let whose = (both[0].room.as_str(), both[0].participant.as_str(), both[0].identity.as_str());
+    assert_eq!((whose, both[0].room_name.as_str()), (("RM_a", "PA_1", "user1"), "name of RM_a"));
+    assert!(world.clients[&PeerKey(2)].data().is_empty());
+
+    for _ in 0..200 {
+        let now = world.now;
+        world.client(1).send_data(now, "_reliable", "|metrics again");
+        world.run(Duration::from_millis(10));
+    }
+    assert_eq!(told(&world).len(), METRICS_PER_WINDOW_MAX as usize);
+    assert_eq!(world.sfu.counters().metrics_refused, 202 - u64::from(METRICS_PER_WINDOW_MAX));
+    assert!(world.facts().any(|fact| matches!(fact, FactBody::Refused(fact) if fact.what == "metrics")));
+    let now = world.now;
+    world.client(1).send_data(now, "_reliable", "|other data");
+    world.run(SECOND);
+    assert_eq!(world.clients[&PeerKey(2)].data().len(), 1, "a flood of metrics ends nothing");
 }
 
 #[test]

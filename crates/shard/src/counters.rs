@@ -104,6 +104,8 @@ counters! {
     handshakes_waited,
     /// Handshake datagrams dropped because too many waited.
     handshakes_dropped,
+    /// Batches of clients' metrics refused because their sender had sent too many.
+    metrics_refused,
 }
 
 counters! {

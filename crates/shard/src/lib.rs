@@ -20,6 +20,6 @@ pub use counters::{
     AcceptorCounters, Counters, Load, ShardCounters, ShardLoad, SharedAcceptorCounters, SharedTurnCounters,
     TurnCounters,
 };
-pub use turn::{ShardOf, TlsError, TlsIdentity, TurnError, TurnGate, TurnListen, TurnSockets, TurnThread};
+pub use turn::{ShardOf, TurnError, TurnGate, TurnListen, TurnSockets, TurnThread};
 pub use udp::{Endpoint, UdpError, bind as bind_udp};
-pub use worker::{Control, Message, Shard, ShardError, ShardHandle, Sinks};
+pub use worker::{Control, Message, MetricsSink, Shard, ShardError, ShardHandle, Sinks};

@@ -7,10 +7,7 @@ mod account;
 mod relays;
 mod stream;
 mod streams;
-mod tls;
 mod worker;
-
-pub use tls::{TlsError, TlsIdentity};
 
 use crate::clock::Clock;
 use crate::counters::SharedTurnCounters;
@@ -21,6 +18,7 @@ use fanlight_events::Event;
 use fanlight_turn::TurnServer;
 use mio::net::TcpListener;
 use mio::{Interest, Poll, Token, Waker};
+use rustls::ServerConfig;
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::io;
@@ -39,8 +37,8 @@ pub struct TurnListen {
     pub tcp: Vec<SocketAddr>,
     /// TLS over TCP.
     pub tls: Vec<SocketAddr>,
-    /// The certificate for [`TurnListen::tls`].
-    pub identity: Option<TlsIdentity>,
+    /// How [`TurnListen::tls`] is secured.
+    pub secured: Option<Arc<ServerConfig>>,
 }
 
 /// TURN cannot be served.
@@ -106,11 +104,11 @@ impl TurnSockets {
         }
         let mut listeners: Vec<streams::Listener> = Vec::new();
         let streams = listen.tcp.iter().map(|address| (*address, "turn.udp_port", None));
-        let secured = listen.tls.iter().map(|address| (*address, "turn.tls_port", Some(&listen.identity)));
-        for (address, setting, identity) in streams.chain(secured) {
+        let secured = listen.tls.iter().map(|address| (*address, "turn.tls_port", Some(&listen.secured)));
+        for (address, setting, config) in streams.chain(secured) {
             let refused = |source| TurnError::Listen { address, setting, source };
-            let identity = match identity {
-                Some(Some(identity)) => Some(identity.clone()),
+            let secured = match config {
+                Some(Some(config)) => Some(Arc::clone(config)),
                 Some(None) => return Err(TurnError::NoCertificate(address)),
                 None => None,
             };
@@ -118,10 +116,10 @@ impl TurnSockets {
             let bound = socket.local_addr().map_err(refused)?;
             let token = Token(sockets.len() + listeners.len());
             poll.registry().register(&mut socket, token, Interest::READABLE)?;
-            listeners.push(streams::Listener { socket, bound, identity, pending: false });
+            listeners.push(streams::Listener { socket, bound, secured, pending: false });
         }
         let bound = |secured: bool| {
-            let these = listeners.iter().filter(|one| one.identity.is_some() == secured);
+            let these = listeners.iter().filter(|one| one.secured.is_some() == secured);
             these.map(|one| one.bound).collect()
         };
         Ok(Self {

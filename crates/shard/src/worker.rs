@@ -11,7 +11,7 @@ use fanlight_events::Event;
 use fanlight_sfu::Sfu;
 use fanlight_sfu::input::Command;
 use fanlight_sfu::model::DisconnectReason;
-use fanlight_sfu::output::{Output, Signal};
+use fanlight_sfu::output::{ClientMetrics, Output, Signal};
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, VecDeque};
@@ -87,6 +87,9 @@ pub enum Control {
     },
 }
 
+/// Takes what clients have measured.
+pub type MetricsSink = Box<dyn FnMut(ClientMetrics) + Send>;
+
 /// Where a shard's outputs go. None of these may wait.
 pub struct Sinks {
     /// A signal for a connection; `false` when it is gone or too slow.
@@ -95,6 +98,8 @@ pub struct Sinks {
     pub control: Box<dyn FnMut(Control) -> Result<(), Control> + Send>,
     /// For the store; `false` when its queue is full.
     pub event: Box<dyn FnMut(Event) -> bool + Send>,
+    /// For the store of clients' reports; counts itself what finds no room. `None` where there is no such store.
+    pub metrics: Option<MetricsSink>,
 }
 
 /// A shard could not be started.
@@ -413,6 +418,11 @@ impl Worker {
                         self.counters.events_refused += 1;
                     }
                 }
+                Output::Metrics(metrics) => {
+                    if let Some(sink) = &mut self.sinks.metrics {
+                        sink(*metrics);
+                    }
+                }
                 Output::Left { peer, reason } => self.tell(Control::Left { peer, reason }),
                 Output::Active { peer } => self.tell(Control::Active { peer }),
                 Output::RoomClosed { room } => self.tell(Control::RoomClosed { room: *room }),
@@ -509,6 +519,7 @@ impl Worker {
         self.counters.rooms_panicked = core.rooms_panicked;
         self.counters.handshakes_waited = core.handshakes_waited;
         self.counters.handshakes_dropped = core.handshakes_dropped;
+        self.counters.metrics_refused = core.metrics_refused;
         self.published.publish(&self.counters);
     }
 

@@ -109,6 +109,7 @@ fn start_shard(
             Ok(())
         }),
         event: Box::new(|_| true),
+        metrics: None,
     };
     let udp = bind_udp(([127, 0, 0, 1], 0).into(), "rtc.udp_port").expect("a socket");
     Shard::start(format!("shard-{shard}"), sfu, Clock::new(anchor), vec![udp], None, sinks)

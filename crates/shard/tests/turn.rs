@@ -5,12 +5,12 @@
 use fanlight_base::{Random, Redacted};
 use fanlight_events::Event;
 use fanlight_events::turn::TurnInput;
-use fanlight_shard::{Clock, ShardOf, TlsIdentity, TurnError, TurnListen, TurnSockets, TurnThread};
+use fanlight_shard::{Clock, ShardOf, TurnError, TurnListen, TurnSockets, TurnThread};
 use fanlight_turn::{
     Config, Credentials, NodeAddresses, PeerRules, PortRange, Quotas, RelayAddress, Relays, TurnServer,
 };
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::mpsc::{Receiver, channel};
@@ -31,22 +31,21 @@ struct World {
     tls: SocketAddr,
     events: Receiver<Event>,
     certificate: CertificateDer<'static>,
-    _folder: tempfile::TempDir,
 }
 
 impl World {
     fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let made = rcgen::generate_simple_self_signed(vec!["turn.test".to_owned()]).unwrap();
-        let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-        std::fs::write(&certificate, made.cert.pem()).unwrap();
-        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        let identity = TlsIdentity::load(&certificate, &key).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let tls = tls.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
         let listen = TurnListen {
             udp: vec![ANYWHERE],
             tcp: vec![ANYWHERE],
             tls: vec![ANYWHERE],
-            identity: Some(identity),
+            secured: Some(Arc::new(tls)),
         };
         let sockets = TurnSockets::bind(listen).unwrap();
         let (udp, tcp, tls) = (sockets.udp[0], sockets.tcp[0], sockets.tls[0]);
@@ -64,7 +63,7 @@ impl World {
         let server = TurnServer::new(config(), Random::from_seed([3; 32])).unwrap();
         let clock = Clock::new(Instant::now());
         let thread = sockets.start(server, "here".into(), clock, ShardOf::new(), event).unwrap();
-        Self { thread, udp, tcp, tls, events, certificate: made.cert.der().clone(), _folder: folder }
+        Self { thread, udp, tcp, tls, events, certificate: made.cert.der().clone() }
     }
 
     fn secured(&self) -> StreamOwned<ClientConnection, TcpStream> {
@@ -188,7 +187,4 @@ fn tls_without_a_certificate_and_a_taken_port_are_errors_that_name_the_setting()
     let listen = TurnListen { tcp: vec![holder.local_addr().unwrap()], ..TurnListen::default() };
     let error = TurnSockets::bind(listen).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("turn.udp_port"), "{error}");
-    let nowhere = std::path::Path::new("/nowhere/cert.pem");
-    let error = TlsIdentity::load(nowhere, nowhere).unwrap_err().to_string();
-    assert!(error.contains("/nowhere/cert.pem") && error.contains("certificate"), "{error}");
 }

@@ -308,6 +308,7 @@ impl World {
                     self.to_clients.insert((self.mono_ns + SIGNAL_NS, self.order), (peer, *signal));
                 }
                 Output::Event(event) => self.event(*event),
+                Output::Metrics(_) => {}
                 Output::Left { peer, .. } => self.control.handle_left(self.now(), peer),
                 Output::Active { peer } => self.control.handle_active(peer),
                 Output::RoomClosed { room } => self.control.handle_room_closed(self.now(), &room),

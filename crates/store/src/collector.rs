@@ -9,7 +9,8 @@
 mod health;
 mod postgres;
 mod queue;
-mod read;
+mod reader;
+mod rows;
 mod sides;
 mod sink;
 mod spool;
@@ -19,12 +20,9 @@ mod writer;
 pub use health::CollectorHealth;
 pub use postgres::{COMPRESS_AFTER_DAYS_DEFAULT, PostgresError, PostgresSettings, PostgresSink};
 pub use queue::{CollectError, CollectorSender, Stored};
-pub use read::{client_connections, client_latest, client_reports, client_series};
-pub use sides::client_sides;
+pub use reader::ClientsReader;
 pub use sink::{Sink, SinkError};
 pub use sqlite::SqliteSink;
-
-pub(crate) use sides::put_beside;
 
 use crate::sqlite::lock;
 use crate::store::StoreError;

@@ -2,7 +2,6 @@
 //! the other.
 
 use crate::DATABASE_FILE;
-use crate::collector::put_beside;
 use crate::sqlite::{VERSION, read_counters, version};
 use fanlight_base::RoomSid;
 use fanlight_events::{Direction, Kind, TrackCounters};
@@ -48,16 +47,23 @@ pub enum ReportError {
         #[source]
         error: rusqlite::Error,
     },
+    /// The database of clients' reports does not answer, or not as it should.
+    #[error("{place}: {detail}")]
+    Away {
+        /// Where it is; no password.
+        place: String,
+        /// What is wrong.
+        detail: String,
+    },
 }
 
-/// Everything on record of the rooms with this name, or of the one with this sid, as of one moment, with what their clients
-/// counted as far as they reported it.
+/// Everything on record of the rooms with this name, or of the one with this sid, as of one moment. What their clients counted is put
+/// beside it by [`ClientsReader::put_beside`](crate::collector::ClientsReader::put_beside).
 pub fn report(dir: &Path, room: &str) -> Result<Report, ReportError> {
-    let mut report = read(dir, |connection| read_rooms(connection, room))?;
+    let report = read(dir, |connection| read_rooms(connection, room))?;
     if report.rooms.is_empty() {
         return Err(ReportError::NotFound { room: room.to_owned(), path: dir.join(DATABASE_FILE) });
     }
-    put_beside(dir, &mut report)?;
     Ok(report)
 }
 
@@ -138,6 +144,7 @@ fn participants(connection: &Connection, room: &RoomSid) -> Result<Vec<Participa
             client: serde_json::from_str(&row.get::<_, String>(5)?).unwrap_or_default(),
             tracks: Vec::new(),
             relay: None,
+            metrics: Vec::new(),
             connect_ms: optional(row, 6)?,
             connection_type: row.get(7)?,
         })

@@ -4,11 +4,10 @@
 mod reports;
 
 use fanlight_store::collector::{
-    CLIENTS_FILE, CollectError, Collector, CollectorSettings, Sink, SinkError, SqliteSink, Stored,
-    client_connections, client_latest, client_reports, client_series,
+    CLIENTS_FILE, ClientsReader, CollectError, Collector, CollectorSettings, Sink, SinkError, SqliteSink,
+    Stored,
 };
-use fanlight_telemetry::collector::query::ClientQuery;
-use fanlight_telemetry::collector::{ConnectionKey, LastValues, Planned, Source};
+use fanlight_telemetry::collector::{ConnectionKey, LastValues, Planned};
 use reports::*;
 use rusqlite::Connection;
 use std::path::Path;
@@ -102,92 +101,6 @@ fn many_reports_share_a_transaction() {
 }
 
 #[test]
-fn what_was_said_is_read_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let collector = open(dir.path());
-    let sender = collector.sender();
-    for step in 0..6 {
-        let mut said = report("c1", step, &[("a", step / 2), ("b", 7)]);
-        said.extra = format!(r#"{{"n":{step}}}"#);
-        said.reject(fanlight_telemetry::collector::Reason::NoId, 1);
-        sender.send_and_wait(said).unwrap();
-    }
-    let mut browser = report("c2", 3, &[("a", 1)]);
-    browser.source = Source::Browser;
-    let envelope = browser.connection.as_mut().unwrap();
-    (envelope.participant_sid, envelope.room_sid, envelope.channel_id) =
-        ("PA_1".into(), "RM_1".into(), "lobby".into());
-    sender.send_and_wait(browser).unwrap();
-
-    let query =
-        |query: ClientQuery| client_connections(dir.path(), &ClientQuery { limit: 10, ..query }).unwrap();
-    let all = query(ClientQuery::default());
-    assert_eq!((all.total, all.rows.len()), (2, 2));
-    assert_eq!((all.rows[0].source.as_str(), all.rows[1].source.as_str()), ("browser", "sora"));
-    let one = query(ClientQuery { connection_id: Some("c1".into()), ..Default::default() }).rows.remove(0);
-    assert_eq!((one.reports, one.stored, one.unchanged, one.rejected), (6, 4, 8, 6));
-    assert_eq!((one.first_ns, one.last_ns, one.role.as_deref()), (at(0), at(5), Some("sendrecv")));
-    for (wish, rows) in [
-        (ClientQuery { participant_sid: Some("PA_1".into()), ..Default::default() }, 1),
-        (ClientQuery { room_sid: Some("RM_1".into()), ..Default::default() }, 1),
-        (ClientQuery { channel_id: Some("lobby".into()), ..Default::default() }, 1),
-        (ClientQuery { client_id: Some("client".into()), ..Default::default() }, 2),
-        (ClientQuery { source: Some("sora".into()), ..Default::default() }, 1),
-        (ClientQuery { number: Some(one.number), ..Default::default() }, 1),
-        (ClientQuery { from_ns: Some(at(4)), ..Default::default() }, 1),
-        (ClientQuery { to_ns: Some(at(3)), ..Default::default() }, 1),
-        (ClientQuery { offset: 1, ..Default::default() }, 1),
-        (ClientQuery { room_sid: Some(String::new()), ..Default::default() }, 0),
-    ] {
-        assert_eq!(query(wish.clone()).rows.len(), rows, "{wish:?}");
-    }
-    let series = |from, to| {
-        let stored = client_series(dir.path(), one.number, "codec", "a", (at(from), at(to)), 100).unwrap();
-        stored.iter().map(|stored| (stored.at_ns - at(0)) / STEP_NS).collect::<Vec<_>>()
-    };
-    assert_eq!(series(0, 9), [0, 2, 4]);
-    assert_eq!(series(3, 4), [2]);
-    assert_eq!(series(3, 5), [2, 4]);
-    assert_eq!(series(9, 19), [4]);
-    let latest = client_latest(dir.path(), one.number).unwrap();
-    let latest: Vec<_> = latest.iter().map(|stored| (stored.id.as_str(), stored.at_ns)).collect();
-    assert_eq!(latest, [("a", at(4)), ("b", at(0))]);
-    let reports = client_reports(dir.path(), one.number, (at(1), at(3)), 10).unwrap();
-    assert_eq!(reports.len(), 2);
-    assert_eq!((reports[0].extra.as_str(), reports[0].unchanged, reports[0].rejected), (r#"{"n":1}"#, 2, 1));
-    collector.close();
-}
-
-#[test]
-fn the_latest_of_every_type_and_id_is_found() {
-    let dir = tempfile::tempdir().unwrap();
-    let collector = open(dir.path());
-    for step in 0..5u64 {
-        for connection in ["before", "c", "then"] {
-            let mut said = report(connection, step, &[]);
-            for (kind, id) in
-                [("a", "1"), ("a", "2"), ("b", "1"), ("c", "0"), ("c", "9"), ("c", "99"), ("d", "1")]
-            {
-                // Some are not in every report.
-                if kind != "c" || step < 3 {
-                    let json = format!(r#"{{"type":"{kind}","id":"{id}","timestamp":{step},"n":{step}}}"#);
-                    said.take(fanlight_telemetry::collector::StatsObject::parse(&json));
-                }
-            }
-            collector.sender().send_and_wait(said).unwrap();
-        }
-    }
-    collector.close();
-    let latest = client_latest(dir.path(), 2).unwrap();
-    let told: Vec<String> = latest
-        .iter()
-        .map(|stored| format!("{}{} {}", stored.kind, stored.id, (stored.at_ns - at(0)) / STEP_NS))
-        .collect();
-    assert_eq!(told, ["a1 4", "a2 4", "b1 4", "c0 2", "c9 2", "c99 2", "d1 4"]);
-    assert_eq!(client_latest(dir.path(), 77).unwrap(), []);
-}
-
-#[test]
 fn texts_are_kept_byte_by_byte() {
     let dir = tempfile::tempdir().unwrap();
     let collector = open(dir.path());
@@ -195,7 +108,7 @@ fn texts_are_kept_byte_by_byte() {
     let mut said = report("c1", 1, &[]);
     said.take(fanlight_telemetry::collector::StatsObject::parse(json));
     assert_eq!(collector.sender().send_and_wait(said).unwrap().objects, 1);
-    let stored = client_latest(dir.path(), 1).unwrap().remove(0);
+    let stored = ClientsReader::sqlite(dir.path()).latest(1).unwrap().remove(0);
     assert_eq!((stored.json.as_str(), stored.id.as_str(), stored.stats_ms), (json, "a\0b", 1.25));
     collector.close();
     let again = open(dir.path());
@@ -425,11 +338,11 @@ fn what_is_read_often_is_found_by_an_index() {
     open(dir.path()).close();
     let database = Connection::open(dir.path().join(CLIENTS_FILE)).unwrap();
     for sql in [
-        "SELECT * FROM connections WHERE 1 AND connection_id = ''",
-        "SELECT * FROM connections WHERE 1 AND channel_id = ''",
-        "SELECT * FROM connections WHERE 1 AND client_id = ''",
-        "SELECT * FROM connections WHERE 1 AND room_sid <> '' AND room_sid = ''",
-        "SELECT * FROM connections WHERE 1 AND participant_sid <> '' AND participant_sid = ''",
+        "SELECT * FROM connections WHERE TRUE AND connection_id = ''",
+        "SELECT * FROM connections WHERE TRUE AND channel_id = ''",
+        "SELECT * FROM connections WHERE TRUE AND client_id = ''",
+        "SELECT * FROM connections WHERE TRUE AND room_sid <> '' AND room_sid = ''",
+        "SELECT * FROM connections WHERE TRUE AND participant_sid <> '' AND participant_sid = ''",
         "SELECT * FROM reports WHERE connection = '' AND at_ns >= '' AND at_ns < '' ORDER BY at_ns",
         "SELECT max(at_ns) FROM reports WHERE connection = ''",
         "SELECT * FROM stats WHERE connection = '' AND type = '' AND id = '' AND at_ns >= '' ORDER BY at_ns, number",
@@ -448,6 +361,6 @@ fn a_file_that_is_no_database_is_said_at_the_start() {
     std::fs::write(dir.path().join(CLIENTS_FILE), "x".repeat(20_000)).unwrap();
     let error = Collector::open(dir.path(), CollectorSettings::default()).unwrap_err();
     assert!(error.to_string().contains("clients.db: file is not a database"), "{error}");
-    let missing = client_latest(&dir.path().join("nowhere"), 1).unwrap_err();
-    assert!(missing.to_string().contains("no such file"), "{missing}");
+    let unreadable = ClientsReader::sqlite(dir.path()).latest(1).unwrap_err();
+    assert!(unreadable.to_string().contains("clients.db: file is not a database"), "{unreadable}");
 }

@@ -179,7 +179,7 @@ fn what_kohaku_stored_goes_on_and_a_role_that_may_only_write_is_enough() {
     cluster.sql(
         "d",
         "CREATE ROLE writer LOGIN; GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA public TO writer;
-         GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO writer",
+         GRANT UPDATE ON fanlight_connection TO writer; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO writer",
     );
     let uri = cluster.uri("d").replace("postgres@", "writer@");
     let writer = collector(dir.path(), &uri);
@@ -339,19 +339,22 @@ fn two_servers_store_a_report_once_and_old_ones_are_deleted_in_portions() {
     for collector in &collectors {
         assert_eq!(collector.health().failing, None);
     }
-    let tables = ["sora_connection", "fanlight_report", "sora_user_agent_stats"];
-    assert_eq!(tables.map(|table| cluster.count("d", table)), [6, 150, 9_000]);
+    let tables = ["sora_connection", "fanlight_connection", "fanlight_report", "sora_user_agent_stats"];
+    assert_eq!(tables.map(|table| cluster.count("d", table)), [6, 6, 150, 9_000]);
+    let counts = "SELECT sum(reports), sum(stored), sum(unchanged), min(last_ns) FROM fanlight_connection";
+    assert_eq!(cluster.sql("d", counts), [format!("150|9000|0|{}", at(24))]);
     collectors.into_iter().for_each(fanlight_store::collector::Collector::close);
 
     cluster.sql(
         "d",
         "UPDATE sora_user_agent_stats SET created_at = now() - interval '15 days' WHERE connection_id <> 'c0';
          UPDATE fanlight_report SET created_at = now() - interval '15 days' WHERE connection_id <> 'c0';
+         UPDATE fanlight_connection SET received_at = now() - interval '15 days' WHERE connection_id <> 'c0';
          UPDATE sora_connection SET created_at = now() - interval '15 days'",
     );
     let collector = collector(dirs[0].path(), &uri);
     wait_for("the deletion", || cluster.count("d", "sora_connection") == 1);
-    wait_for("the rest of it", || tables.map(|table| cluster.count("d", table)) == [1, 25, 1_500]);
+    wait_for("the rest of it", || tables.map(|table| cluster.count("d", table)) == [1, 1, 25, 1_500]);
     assert_eq!(collector.health().pruned_objects, 7_500);
     collector.close();
 }

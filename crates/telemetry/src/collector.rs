@@ -6,6 +6,7 @@
 mod canonical;
 mod dedup;
 pub mod limits;
+pub mod measured;
 mod object;
 pub mod query;
 pub mod rates;

@@ -3,6 +3,8 @@
 pub mod browser;
 pub mod coturn;
 pub mod kohaku;
+pub mod livekit_metrics;
 pub mod recording;
 pub mod release;
 pub mod resp;
+pub mod rtcstats;

@@ -4,8 +4,10 @@ use crate::collector::{Dedup, DedupSettings, Source};
 use crate::decode::browser::{Beacon, Claimed, Sender};
 use crate::decode::coturn;
 use crate::decode::kohaku::{Kind, parse};
+use crate::decode::livekit_metrics;
 use crate::decode::recording::Reading;
 use crate::decode::resp::Connection;
+use crate::decode::rtcstats::{DUMP_BYTES_MAX, Dump, MESSAGE_BYTES_MAX, Protocol, Speaker};
 use crate::turn_account::{Output, Settings, TurnAccount};
 
 const DAY_MS: u64 = 86_400_000;
@@ -62,5 +64,40 @@ pub fn fuzz_beacon_body(data: &[u8]) {
             }
         }
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// A batch of a LiveKit client's metrics; reports have times of their own, and objects ids of their own.
+pub fn fuzz_livekit_metrics(data: &[u8]) {
+    let sender = livekit_metrics::Sender { at_ns: 1, ..Default::default() };
+    match livekit_metrics::Batch::read(data, &sender) {
+        Ok(batch) => {
+            for (place, report) in batch.reports.iter().enumerate() {
+                assert!(report.at_ns > place as u64 && report.at_ns < 100_000);
+                let mut ids: Vec<_> =
+                    report.objects.iter().map(|object| (&object.kind, &object.id)).collect();
+                ids.sort_unstable();
+                ids.dedup();
+                assert_eq!(ids.len(), report.objects.len());
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// Messages of rtcstats, a line each, in both of its languages.
+pub fn fuzz_rtcstats(data: &[u8]) {
+    let said = String::from_utf8_lossy(data);
+    for protocol in Protocol::ALL {
+        let speaker = Speaker { page: "p".into(), ..Speaker::default() };
+        let mut dump = Dump::new(protocol, speaker, Sender::default());
+        for message in said.lines().filter(|line| line.len() <= MESSAGE_BYTES_MAX) {
+            match dump.read(1_795_231_283_000, message) {
+                Ok(report) => assert!(report.connection.is_some() && i64::try_from(report.at_ns).is_ok()),
+                Err(error) => assert!(!error.to_string().is_empty()),
+            }
+            // Names are longer than their numbers.
+            assert!(dump.size_bytes() <= DUMP_BYTES_MAX + 2 * MESSAGE_BYTES_MAX);
+        }
     }
 }

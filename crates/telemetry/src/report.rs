@@ -8,6 +8,7 @@ mod words;
 pub use table::{Align, Table, printable};
 pub use words::{duration, size};
 
+use crate::collector::measured::ClientMetric;
 use crate::collector::sides::ClientTrack;
 use fanlight_base::{Identity, ParticipantSid, RoomName, RoomSid, TrackSid};
 use fanlight_events::{ClientFacts, Direction, Kind, TrackCounters};
@@ -62,6 +63,9 @@ pub struct ParticipantReport {
     /// Its time on a TURN relay; left out when it had none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relay: Option<RelayReport>,
+    /// What its client has measured, the latest of each series; left out when that is nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<ClientMetric>,
     /// From join to connected transport, milliseconds.
     #[serde(skip)]
     pub connect_ms: Option<u64>,

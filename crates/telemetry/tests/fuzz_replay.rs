@@ -25,3 +25,13 @@ fn bodies_for_kohaku_survive_their_corpus() {
 fn bodies_of_pages_survive_their_corpus() {
     replay("beacon", MUTATIONS, fuzzing::fuzz_beacon_body);
 }
+
+#[test]
+fn batches_of_metrics_survive_their_corpus() {
+    replay("livekit_metrics", MUTATIONS, fuzzing::fuzz_livekit_metrics);
+}
+
+#[test]
+fn messages_of_rtcstats_survive_their_corpus() {
+    replay("rtcstats", MUTATIONS, fuzzing::fuzz_rtcstats);
+}

@@ -1,6 +1,7 @@
 //! The shape and the text of a report, word for word. `fanlight report --json` is an interface: scripts read it.
 
 use fanlight_events::{ClientFacts, Direction, Kind, LayerCounters, TrackCounters, catalog};
+use fanlight_telemetry::collector::measured::ClientMetric;
 use fanlight_telemetry::report::{
     ParticipantReport, RelayReport, Report, RoomReport, TimelineReport, TrackReport,
 };
@@ -61,6 +62,18 @@ fn camera(direction: Direction, publisher: &str, started_ms: u64, ended_ms: Opti
     }
 }
 
+fn measured(track: &str, value: Option<f64>) -> ClientMetric {
+    ClientMetric {
+        connection: 7,
+        label: "CLIENT_VIDEO_SUBSCRIBER_FREEZE_COUNT".into(),
+        participant: "alice".into(),
+        track: track.into(),
+        rid: String::new(),
+        at_ms: START_MS + 5_000,
+        value,
+    }
+}
+
 /// One room that ended, with a name that tries to rewrite the screen, and its successor that is open.
 fn example() -> Report {
     let alice = ParticipantReport {
@@ -81,6 +94,7 @@ fn example() -> Report {
         },
         tracks: vec![camera(Direction::Publish, "PA_alice", START_MS + 1_000, Some(START_MS + 9_000))],
         relay: Some(RelayReport { sessions: 1, held_ms: 8_000, sent_bytes: 1_040_000, received_bytes: 0 }),
+        metrics: Vec::new(),
         connect_ms: Some(412),
         connection_type: "udp".into(),
     };
@@ -93,6 +107,7 @@ fn example() -> Report {
         client: ClientFacts::default(),
         tracks: vec![camera(Direction::Subscribe, "PA_alice", START_MS + 1_100, Some(START_MS + 9_000))],
         relay: None,
+        metrics: vec![measured("TR_camera", Some(2.5)), measured("TR_gone", None)],
         connect_ms: None,
         connection_type: String::new(),
     };

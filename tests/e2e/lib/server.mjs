@@ -62,7 +62,12 @@ export class Server {
 
   /** What the record says of a room by now. */
   async report(room) {
-    return JSON.parse(await run(FANLIGHT, ['report', '--room', room, '--json', '--data-dir', this.dataDir]));
+    return JSON.parse(await this.reportText(room, '--json'));
+  }
+
+  /** The same as its operator reads it. */
+  async reportText(room, ...more) {
+    return run(FANLIGHT, ['report', '--room', room, '--config', this.config, '--data-dir', this.dataDir, ...more]);
   }
 
   /** What the command line says of TURN: `sessions`, `usage` or `live`. */

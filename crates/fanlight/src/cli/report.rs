@@ -1,10 +1,12 @@
 //! `fanlight report`.
 
-use super::say;
+use super::{note, say};
+use crate::config::{Collector, DATA_DIR_DEFAULT, File};
+use crate::wire::clients_reader;
 use clap::Args;
 use fanlight_shard::Clock;
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 #[derive(Debug, Args)]
@@ -15,6 +17,9 @@ pub(crate) struct Report {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// The server's configuration: where the record is, and the PostgreSQL that keeps clients' reports
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Where the record is kept [default: ./fanlight-data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -22,8 +27,16 @@ pub(crate) struct Report {
 
 impl Report {
     pub(super) fn run(self) -> Result<(), Box<dyn Error>> {
-        let dir = self.data_dir.unwrap_or_else(|| Path::new(crate::config::DATA_DIR_DEFAULT).to_owned());
-        let report = fanlight_store::report(&dir, &self.room)?;
+        let file = self.config.as_deref().map(File::read).transpose()?;
+        let (named, collector) = match file {
+            Some(file) => (file.fanlight.data_dir, file.fanlight.collector),
+            None => (None, Collector::default()),
+        };
+        let dir = self.data_dir.or(named).unwrap_or_else(|| PathBuf::from(DATA_DIR_DEFAULT));
+        let mut report = fanlight_store::report(&dir, &self.room)?;
+        if let Err(error) = clients_reader(&dir, &collector)?.put_beside(&mut report) {
+            note(format_args!("what clients counted is missing, because it cannot be read: {error}"));
+        }
         if self.json {
             say(report.to_json());
         } else {

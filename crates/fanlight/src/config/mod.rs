@@ -93,7 +93,7 @@ impl Config {
     /// sets up.
     pub(crate) fn load(overrides: Overrides) -> Result<(Self, Vec<String>), ConfigError> {
         let file = match &overrides.config {
-            Some(path) => parse(path, &read(path)?)?,
+            Some(path) => File::read(path)?,
             None => File::default(),
         };
         let mut warnings: Vec<String> = file
@@ -163,12 +163,15 @@ impl Config {
     }
 }
 
-fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })
+impl File {
+    /// What a file says.
+    pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(&read(path)?).map_err(|message| ConfigError::Parse { path: path.into(), message })
+    }
 }
 
-fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
-    File::parse(text).map_err(|message| ConfigError::Parse { path: path.into(), message })
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })
 }
 
 fn load_keys(file: &File, overrides: &Overrides) -> Result<Keys, ConfigError> {

@@ -3,7 +3,12 @@
 //! Who sends has an access token that lets into a room, or a collector key, which is bound to origins. A token proves room and
 //! identity; a key, which stands in a page for everybody to read, proves nothing.
 
-use super::refuse;
+mod counts;
+
+pub use counts::ClientStatsCounts;
+
+use super::{refuse, rtcstats};
+use crate::api::rtcstats::RtcStatsSnapshot;
 use crate::app::App;
 use crate::backend::{NotStored, ReportSink};
 use fanlight_base::{Mono, Redacted};
@@ -38,9 +43,11 @@ pub struct CollectorKey {
 /// Takes what pages say.
 #[derive(Debug)]
 pub struct ClientStats {
-    reports: ReportSink,
+    pub(super) reports: ReportSink,
     keys: Vec<CollectorKey>,
     paces: Mutex<BTreeMap<Who, Bucket>>,
+    meter: counts::Meter,
+    pub(super) rtcstats: rtcstats::Sockets,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +57,7 @@ struct Pace {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Who {
+pub(super) enum Who {
     Person {
         room: String,
         identity: String,
@@ -69,7 +76,23 @@ struct Bucket {
 impl ClientStats {
     /// Reports go to this sink.
     pub fn new(reports: ReportSink, keys: Vec<CollectorKey>) -> Self {
-        Self { reports, keys, paces: Mutex::default() }
+        Self {
+            reports,
+            keys,
+            paces: Mutex::default(),
+            meter: counts::Meter::default(),
+            rtcstats: rtcstats::Sockets::default(),
+        }
+    }
+
+    /// What has been counted of requests.
+    pub fn counts(&self) -> ClientStatsCounts {
+        self.meter.snapshot()
+    }
+
+    /// What the WebSockets of rtcstats have counted.
+    pub fn rtcstats(&self) -> RtcStatsSnapshot {
+        self.rtcstats.snapshot()
     }
 
     /// Takes one request from what a sender may do.
@@ -101,11 +124,14 @@ const ONE: u64 = 1_000_000_000;
 
 /// Answers a request; `token` is that of its header, found good.
 pub(crate) async fn answer(app: &App, http: &HttpRequest<'_>, token: Option<&Token>) -> Answer {
-    match take(app, http, token).await {
+    let answer = match take(app, http, token).await {
         Ok(()) => Answer::empty(204),
         Err(refusal) => refusal,
+    };
+    if let Some(door) = &app.client_stats {
+        door.meter.answered(answer.status, http.body.len());
     }
-    .with("Cache-Control", "no-store")
+    answer.with("Cache-Control", "no-store")
 }
 
 async fn take(app: &App, http: &HttpRequest<'_>, token: Option<&Token>) -> Result<(), Answer> {
@@ -120,11 +146,8 @@ async fn take(app: &App, http: &HttpRequest<'_>, token: Option<&Token>) -> Resul
     let beacon = Beacon::parse(body).map_err(|error| refuse(400, "invalid_argument", &error.to_string()))?;
     let now = (app.now)();
     let (source, whose, who) = match token {
-        Some(token) => person(token)?,
-        None if !beacon.token.reveal().is_empty() => {
-            let token = verify_late(&app.server.keys, now, EXPIRED_S, beacon.token.reveal());
-            person(&token.map_err(|error| refuse(401, "unauthenticated", &error.to_string()))?)?
-        }
+        Some(token) => by_token(token)?,
+        None if !beacon.token.reveal().is_empty() => by_token(&late_token(app, beacon.token.reveal())?)?,
         None => (Source::BrowserByKey, beacon.claimed.clone(), by_key(door, http, beacon.key.reveal())?),
     };
     if !door.may(now.mono(), who) {
@@ -137,12 +160,20 @@ async fn take(app: &App, http: &HttpRequest<'_>, token: Option<&Token>) -> Resul
         now_ms: now.unix_ms(),
     };
     let reports = beacon.into_reports(source, &whose, sender);
+    let counts = ClientStatsCounts::of(&reports);
     door.reports.store_all(reports).await.map_err(|error| match error {
         NotStored::Unfit(text) => refuse(400, "invalid_argument", &text),
         NotStored::Busy | NotStored::Full(_) | NotStored::Gone => {
             refuse(503, "unavailable", &error.to_string()).with("Retry-After", RETRY_AFTER_S)
         }
-    })
+    })?;
+    door.meter.stored(&counts);
+    Ok(())
+}
+
+fn by_token(token: &Token) -> Result<(Source, Claimed, Who), Denied> {
+    let (whose, who) = person(token)?;
+    Ok((Source::Browser, whose, who))
 }
 
 /// A page that closes can send plain text only.
@@ -160,35 +191,71 @@ fn body<'a>(http: &HttpRequest<'a>) -> Result<&'a [u8], Answer> {
     Ok(http.body)
 }
 
-fn person(token: &Token) -> Result<(Source, Claimed, Who), Answer> {
-    let denied = |text: &str| Err(refuse(403, "permission_denied", text));
-    let identity = &token.grants.identity;
-    match &token.grants.video {
-        Some(video) if video.room_join && !video.room.is_empty() && !identity.is_empty() => {
-            let whose = Claimed { room: video.room.as_str().into(), user: identity.as_str().into() };
-            let who = Who::Person { room: video.room.clone(), identity: identity.clone() };
-            Ok((Source::Browser, whose, who))
-        }
-        _ => denied("this token lets nobody into a room: it needs roomJoin, a room and an identity"),
+/// Who sends may not, and why.
+pub(super) struct Denied {
+    status: u16,
+    code: &'static str,
+    pub(super) text: String,
+}
+
+impl Denied {
+    fn unknown(text: impl Into<String>) -> Self {
+        Self { status: 401, code: "unauthenticated", text: text.into() }
+    }
+
+    fn forbidden(text: impl Into<String>) -> Self {
+        Self { status: 403, code: "permission_denied", text: text.into() }
     }
 }
 
-fn by_key(door: &ClientStats, http: &HttpRequest<'_>, key: &str) -> Result<Who, Answer> {
+impl From<Denied> for Answer {
+    fn from(denied: Denied) -> Self {
+        refuse(denied.status, denied.code, &denied.text)
+    }
+}
+
+/// A token as a page has it, which may be as old as its call.
+pub(super) fn late_token(app: &App, token: &str) -> Result<Token, Denied> {
+    verify_late(&app.server.keys, (app.now)(), EXPIRED_S, token)
+        .map_err(|error| Denied::unknown(error.to_string()))
+}
+
+/// Whom a token lets into a room.
+pub(super) fn person(token: &Token) -> Result<(Claimed, Who), Denied> {
+    let identity = &token.grants.identity;
+    match &token.grants.video {
+        Some(video) if video.room_join && !video.room.is_empty() && !identity.is_empty() => {
+            Ok(named(&video.room, identity))
+        }
+        _ => Err(Denied::forbidden(
+            "this token lets nobody into a room: it needs roomJoin, a room and an identity",
+        )),
+    }
+}
+
+/// A person by room and identity.
+pub(super) fn named(room: &str, identity: &str) -> (Claimed, Who) {
+    let who = Who::Person { room: room.to_owned(), identity: identity.to_owned() };
+    (Claimed { room: room.into(), user: identity.into() }, who)
+}
+
+/// Whose key this is.
+pub(super) fn by_key(door: &ClientStats, http: &HttpRequest<'_>, key: &str) -> Result<Who, Denied> {
     if key.is_empty() {
         let text = "no token and no key: put the access token of the room into `token`, or a key of fanlight.collector.keys into `key`";
-        return Err(refuse(401, "unauthenticated", text));
+        return Err(Denied::unknown(text));
     }
     let Some(place) = door.keys.iter().position(|known| known.key.reveal() == key) else {
-        return Err(refuse(401, "unauthenticated", "this key is none of fanlight.collector.keys"));
+        return Err(Denied::unknown("this key is none of fanlight.collector.keys"));
     };
     let origin = http.header("origin").unwrap_or_default();
     let allowed = door.keys.get(place).is_some_and(|known| {
         known.origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
     });
     if !allowed {
-        let text =
-            format!("this key is not for pages of {origin:?}: see its origins in fanlight.collector.keys");
-        return Err(refuse(403, "permission_denied", &text));
+        return Err(Denied::forbidden(format!(
+            "this key is not for pages of {origin:?}: see its origins in fanlight.collector.keys"
+        )));
     }
     Ok(Who::Key(place))
 }

@@ -1,12 +1,10 @@
 //! `/api/v1/clients/`: connections whose clients have reported, what they said, and the server's view beside it.
 
 use super::parameters::{Asked, wrong};
-use super::turn::unreadable;
 use super::{Scope, json, refuse};
 use crate::app::App;
-use crate::backend::Series;
+use crate::backend::{ReadError, Series};
 use fanlight_livekit::http_rules::{Answer, HttpRequest};
-use fanlight_telemetry::collector::Source;
 use fanlight_telemetry::collector::limits::{ID_BYTES_MAX, KIND_BYTES_MAX};
 use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject};
 use fanlight_telemetry::collector::rates::{Derived, Point, derived};
@@ -24,6 +22,8 @@ const POINTS_MAX: u64 = 5_000;
 /// Objects of one answer unless asked otherwise.
 const POINTS: u64 = 1_000;
 const MS: u64 = 1_000_000;
+/// A database that is away is back in seconds.
+const RETRY_AFTER_S: &str = "2";
 
 /// What there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl What {
         }
         let rest = path.strip_prefix("clients/")?;
         let (number, what) = rest.split_once('/').unwrap_or((rest, ""));
-        // SQLite counts with 63 bits.
+        // Databases count with 63 bits.
         let number = number.parse().ok().filter(|number| i64::try_from(*number).is_ok())?;
         match what {
             "" if !rest.contains('/') => Some(Self::One(number)),
@@ -150,6 +150,7 @@ async fn list(app: &App, asked: &Asked, scope: Scope) -> Result<Answer, Answer> 
         room_sid: None,
         participant_sid: asked.name("participant")?,
         source: asked.name("source")?,
+        proven: false,
         from_ns: ns(asked.time("from")?),
         to_ns: ns(asked.time("to")?),
         limit,
@@ -172,7 +173,7 @@ fn within(query: ClientQuery, scope: Scope) -> Result<ClientQuery, Answer> {
         let text = format!("permissions denied: this token is for the room {own:?} alone");
         return Err(refuse(401, "unauthenticated", &text));
     }
-    Ok(ClientQuery { channel_id: Some(own), source: Some(Source::Browser.family().to_owned()), ..query })
+    Ok(ClientQuery { channel_id: Some(own), proven: true, ..query })
 }
 
 /// The connection of this number, as far as the token may see it.
@@ -250,6 +251,14 @@ fn view(stored: StoredObject) -> ObjectView {
         stats_ms: stored.stats_ms,
         object: RawValue::from_string(stored.json).ok(),
     }
+}
+
+/// The reports may be on another machine: that is no fault of ours, and passes.
+fn unreadable(error: ReadError) -> Answer {
+    if let ReadError::Record(_) = error {
+        tracing::error!(%error, "clients' reports cannot be read");
+    }
+    refuse(503, "unavailable", &error.to_string()).with("Retry-After", RETRY_AFTER_S)
 }
 
 fn now_ms(app: &App) -> u64 {

@@ -4,7 +4,6 @@ use super::limits::{
     BUFFER_BYTES_MAX, CONNECTION_WINDOW_BYTES, CONNECTIONS_MAX, HANDSHAKE_WITHIN, HEADERS_BYTES_MAX,
     RESETS_MAX, STOP_WITHIN, STREAM_WINDOW_BYTES,
 };
-use super::tls::CollectorTls;
 use crate::app::{ACCEPT_PAUSE, ServeError, is_passing};
 use axum::body::Body;
 use axum::http::{Request, Response};
@@ -12,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -60,7 +60,7 @@ fn count(counter: &AtomicU64) {
 /// One listener, as it is served.
 pub(super) struct Door {
     pub(super) listener: TcpListener,
-    pub(super) tls: Option<CollectorTls>,
+    pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) http2: Http2Settings,
     pub(super) counters: Arc<ConnectionCounters>,
 }
@@ -166,7 +166,7 @@ impl Talk {
 
     async fn begin<A>(
         self,
-        tls: Option<CollectorTls>,
+        tls: Option<Arc<ServerConfig>>,
         stream: TcpStream,
         answer: impl Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
     ) where
@@ -174,7 +174,7 @@ impl Talk {
     {
         let _ = stream.set_nodelay(true);
         let Some(tls) = tls else { return self.go_on(stream, answer).await };
-        match timeout(HANDSHAKE_WITHIN, TlsAcceptor::from(tls.0).accept(stream)).await {
+        match timeout(HANDSHAKE_WITHIN, TlsAcceptor::from(tls).accept(stream)).await {
             Ok(Ok(stream)) => self.go_on(stream, answer).await,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a TLS handshake failed");

@@ -1,6 +1,6 @@
 //! Claims as JSON: read with LiveKit's tolerance and error texts, written in LiveKit's order.
 
-use super::grants::{self, Grants, VideoGrant};
+use super::grants::{self, Grants, RtcStatsClaim, VideoGrant};
 use super::{TokenError, kind_name};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -38,6 +38,8 @@ pub(super) fn read(claims: &Map<String, Value>) -> Result<Claims, TokenError> {
         sip_admin: flag(&sip, "admin")?,
         sip_call: flag(&sip, "call")?,
         agent_admin: flag(&agent, "admin")?,
+        // A claim that is not LiveKit's keeps nobody out.
+        rtc_stats: claims.get("rtcStats").and_then(|claim| serde_json::from_value(claim.clone()).ok()),
     };
     Ok(Claims { grants, expires_s: top.seconds("exp")?, not_before_s: top.seconds("nbf")? })
 }
@@ -191,6 +193,8 @@ pub(super) struct Written<'a> {
     metadata: &'a str,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     attributes: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtc_stats: Option<&'a RtcStatsClaim>,
 }
 
 #[derive(Serialize)]
@@ -218,6 +222,7 @@ impl<'a> Written<'a> {
             sha256: &grants.sha256,
             metadata: &grants.metadata,
             attributes: &grants.attributes,
+            rtc_stats: grants.rtc_stats.as_ref(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{TokenError, claims};
 use fanlight_sfu::model::{ParticipantKind, Permission, Source};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -35,6 +35,23 @@ pub struct Grants {
     pub sip_call: bool,
     /// `agent.admin`.
     pub agent_admin: bool,
+    /// The claim of rtcstats, which LiveKit does not have.
+    pub rtc_stats: Option<RtcStatsClaim>,
+}
+
+/// The claim `rtcStats`: whose stats these are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RtcStatsClaim {
+    /// The user.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// One life of a page.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub session: String,
+    /// The call.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub conference: String,
 }
 
 /// The claim `video`.

@@ -6,7 +6,7 @@
 mod claims;
 mod grants;
 
-pub use grants::{Grants, VIDEO_GRANT_NAMES, VideoGrant, kind_name};
+pub use grants::{Grants, RtcStatsClaim, VIDEO_GRANT_NAMES, VideoGrant, kind_name};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -217,6 +217,20 @@ mod tests {
         let verified = verify(&keys, NOW, token.reveal()).unwrap();
         assert_eq!(verified.grants, grants());
         assert_eq!((verified.key.as_str(), verified.expires_s), ("devkey", Some(NOW.unix_s() + 60)));
+    }
+
+    #[test]
+    fn the_claim_of_rtcstats_is_read_and_keeps_nobody_out() {
+        let read = |claim: Value| {
+            let token = signed(&json!({ "iss": "devkey", "rtcStats": claim }));
+            verify(&keys(), NOW, &token).unwrap().grants.rtc_stats
+        };
+        let named =
+            RtcStatsClaim { user: "u".to_owned(), conference: "c".to_owned(), ..RtcStatsClaim::default() };
+        assert_eq!(read(json!({ "user": "u", "conference": "c", "more": 1 })), Some(named));
+        for other in [json!(5), json!(null), json!({ "user": 5 }), json!([])] {
+            assert_eq!(read(other.clone()).unwrap_or_default(), RtcStatsClaim::default(), "{other}");
+        }
     }
 
     #[test]

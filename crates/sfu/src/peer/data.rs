@@ -31,7 +31,11 @@ impl Room {
             self.refuse(ctx, key, "data", "may not publish data");
             return;
         }
-        let Some(routed) = self.route(ctx, key, channel, bytes) else { return };
+        let Some(mut routed) = self.route(ctx, key, channel, bytes) else { return };
+        if let Some(batch) = routed.metrics.take() {
+            self.tell_metrics(ctx, key, batch);
+            return;
+        }
         for receiver in self.receivers(key, &routed) {
             self.send_data(ctx, receiver, channel, &routed.bytes, batch);
         }

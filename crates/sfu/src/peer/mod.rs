@@ -4,6 +4,7 @@ pub(crate) mod announce;
 mod data;
 mod join;
 mod link;
+mod metrics;
 mod negotiate;
 mod publish;
 mod refuse;
@@ -12,6 +13,7 @@ mod subscribe;
 mod updates;
 
 pub(crate) use link::{Channel, Link};
+use metrics::MetricsIntake;
 pub(crate) use negotiate::{PublisherSide, SubscriberSide};
 pub(crate) use publish::{LocalTrack, SeenLayer, Stage};
 pub(crate) use refuse::Refusals;
@@ -70,6 +72,7 @@ pub(crate) struct Peer {
     pub(crate) subscriptions: BTreeMap<TrackSid, Subscription>,
     /// Number of the last reliable data packet that had one.
     pub(crate) last_sequence: u32,
+    metrics: MetricsIntake,
 
     pub(crate) refusals: Refusals,
     rate: Rate,
@@ -127,6 +130,7 @@ impl Peer {
             allow: AllowList::default(),
             subscriptions: BTreeMap::new(),
             last_sequence: 0,
+            metrics: MetricsIntake::default(),
             refusals: Refusals::default(),
             rate: Rate { since: now.mono(), ..Rate::default() },
         }

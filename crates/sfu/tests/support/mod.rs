@@ -61,7 +61,7 @@ pub fn server() -> SocketAddr {
     ([10, 0, 0, 1], 7882).into()
 }
 
-/// `to,to|text`: the receivers get `sender:text`.
+/// `to,to|text`: the receivers get `sender:text`; after `metrics ` it is a batch of metrics.
 fn route(bytes: &[u8], sender: &Sender<'_>) -> Result<Routed, BadEnvelope> {
     let text = std::str::from_utf8(bytes).map_err(|_| BadEnvelope)?;
     let (to, text) = text.split_once('|').ok_or(BadEnvelope)?;
@@ -71,6 +71,7 @@ fn route(bytes: &[u8], sender: &Sender<'_>) -> Result<Routed, BadEnvelope> {
         destinations: to.split(',').filter(|name| !name.is_empty()).map(Into::into).collect(),
         destination_sids: Vec::new(),
         sequence: 0,
+        metrics: text.strip_prefix("metrics ").map(|batch| batch.as_bytes().to_vec()),
     })
 }
 

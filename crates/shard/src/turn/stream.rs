@@ -1,13 +1,13 @@
 //! One client's stream: frames in and out, secured or not.
 
-use super::tls::TlsIdentity;
 use crate::backlog::Backlog;
 use fanlight_base::{Addresses, Mono};
 use fanlight_turn::Tls;
 use fanlight_turn::framing::Deframer;
 use mio::net::TcpStream;
-use rustls::ServerConnection;
+use rustls::{ServerConfig, ServerConnection};
 use std::io::{self, BufRead, Read, Write};
+use std::sync::Arc;
 
 /// Bytes of one read.
 const READ_BYTES: usize = 16 << 10;
@@ -33,10 +33,10 @@ impl Stream {
         addresses: Addresses,
         socket: TcpStream,
         now: Mono,
-        identity: Option<&TlsIdentity>,
+        secured: Option<&Arc<ServerConfig>>,
     ) -> Option<Self> {
-        let session = match identity {
-            Some(identity) => Some(Box::new(ServerConnection::new(identity.0.clone()).ok()?)),
+        let session = match secured {
+            Some(config) => Some(Box::new(ServerConnection::new(Arc::clone(config)).ok()?)),
             None => None,
         };
         Some(Self {

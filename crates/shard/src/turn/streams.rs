@@ -1,7 +1,6 @@
 //! All clients' streams, and where they are accepted.
 
 use super::stream::Stream;
-use super::tls::TlsIdentity;
 use crate::acceptor::host;
 use crate::counters::TurnCounters;
 use fanlight_base::{Addresses, Mono, Protocol, Run};
@@ -9,9 +8,11 @@ use fanlight_turn::Tls;
 use mio::net::TcpListener;
 use mio::{Interest, Registry, Token};
 use rustc_hash::FxHashMap;
+use rustls::ServerConfig;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Streams at a time.
@@ -29,7 +30,7 @@ pub(super) struct Listener {
     pub(super) socket: TcpListener,
     pub(super) bound: SocketAddr,
     /// Secured.
-    pub(super) identity: Option<TlsIdentity>,
+    pub(super) secured: Option<Arc<ServerConfig>>,
     /// Somebody may wait. To ask when nobody does costs as much as relaying a packet.
     pub(super) pending: bool,
 }
@@ -70,7 +71,7 @@ impl Streams {
                 continue;
             }
             let addresses = Addresses { local: listener.bound, remote, protocol: Protocol::Tcp };
-            let Some(stream) = Stream::new(addresses, socket, now, listener.identity.as_ref()) else {
+            let Some(stream) = Stream::new(addresses, socket, now, listener.secured.as_ref()) else {
                 counters.streams_broken += 1;
                 continue;
             };

@@ -1,7 +1,8 @@
 //! PostgreSQL with Kohaku's two tables, named and typed as Kohaku 2023.1 has them, so that dashboards made for it go on working.
 //!
-//! `sora_connection` has a row for each connection, `sora_user_agent_stats` one for each object that says something new. A third
-//! table, `fanlight_report`, has the key of every report: a report that comes twice is stored once, also when two servers write.
+//! `sora_connection` has a row for each connection, `sora_user_agent_stats` one for each object that says something new. Two more
+//! tables are ours: `fanlight_report` has the key of every report, so that one that comes twice is stored once, also when two servers
+//! write, and what else it says; `fanlight_connection` has the connections as SQLite has them, with their counts.
 //! Connections that Sora does not know of have the name of their source before their id, so that nobody can speak for one of
 //! Sora's; what Kohaku's tables demand and such a client does not say is `sendrecv` and `false`. What a node of Sora says of itself has no
 //! row among the connections.
@@ -10,22 +11,25 @@
 //! connection is given up, and reports go to the spool.
 
 mod json;
+mod prune;
+mod read;
 mod schema;
 mod tls;
 mod uri;
 mod write;
 
 use super::sink::{Sink, SinkError};
-use fanlight_telemetry::collector::limits::CONNECTION_OBJECTS_MAX;
+use fanlight_telemetry::collector::query::StoredObject;
 use fanlight_telemetry::collector::{ConnectionKey, LastValue, LastValues, Planned, Source};
-use futures_util::TryStreamExt;
+use prune::prune;
+pub(super) use read::PostgresReader;
+use read::{Ids, is_unique, latest};
 use schema::Shape;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::path::PathBuf;
-use std::pin::pin;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 use tls::Tls;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
@@ -49,10 +53,6 @@ const SESSION: &str = "SET client_min_messages = warning;
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
 /// Connections that are remembered as stored; past it they are looked up anew.
 const KNOWN_MAX: usize = 65_536;
-/// Rows deleted at a time: some 100 ms.
-const PRUNE_ROWS: i64 = 4_096;
-/// Bytes of last values that are read of one connection; what is beyond counts as new.
-const LAST_VALUES_BYTES_MAX: usize = 32 << 20;
 
 /// Where the tables are.
 #[derive(Debug, Clone)]
@@ -87,10 +87,12 @@ pub struct PostgresSink {
     work_limit: Duration,
     runtime: Option<Runtime>,
     session: Option<Session>,
-    /// What is committed in `sora_connection`.
-    known: BTreeSet<ConnectionKey>,
+    known: Known,
     unfit: BTreeMap<&'static str, u64>,
 }
+
+/// Connections that are committed, with their numbers in `fanlight_connection`.
+type Known = BTreeMap<ConnectionKey, i64>;
 
 /// A connection that is ready for work.
 #[derive(Debug)]
@@ -110,12 +112,13 @@ impl PostgresSink {
     /// Reads the settings; the server is not asked yet.
     pub fn new(settings: &PostgresSettings) -> Result<Self, PostgresError> {
         Ok(Self {
-            target: Target::parse(&settings.uri, settings.ca_cert_file.as_deref())?,
+            target: Target::parse(&settings.uri, settings.ca_cert_file.as_deref())?
+                .named("fanlight-collector"),
             compress_after_days: settings.compress_after_days,
             work_limit: settings.work_limit,
             runtime: None,
             session: None,
-            known: BTreeSet::new(),
+            known: Known::new(),
             unfit: BTreeMap::new(),
         })
     }
@@ -123,11 +126,7 @@ impl PostgresSink {
     /// Runs `work` on a connection, made if need be. After an error that is not of the data the connection is given up.
     fn run<T>(
         &mut self,
-        work: impl AsyncFnOnce(
-            &mut Client,
-            Shape,
-            &mut BTreeSet<ConnectionKey>,
-        ) -> Result<T, tokio_postgres::Error>,
+        work: impl AsyncFnOnce(&mut Client, Shape, &mut Known) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, SinkError> {
         let runtime = match self.runtime.take() {
             Some(runtime) => runtime,
@@ -209,17 +208,7 @@ async fn connect(
     compress_after_days: u32,
     work_limit: Duration,
 ) -> Result<Session, SinkError> {
-    let connecting = async {
-        let session = match &target.tls {
-            Some(tls) => open(target.config.connect(tls.clone()).await?),
-            None => open(target.config.connect(NoTls).await?),
-        };
-        session.client.batch_execute(SESSION).await.map(|()| session)
-    };
-    let mut opened = match timeout(CONNECT_LIMIT, connecting).await {
-        Ok(opened) => opened.map_err(|error| SinkError::Away(explain(&error)))?,
-        Err(_) => return Err(too_slow("let us in", CONNECT_LIMIT)),
-    };
+    let mut opened = open_session(target, SESSION).await?;
     // The server ends by itself what we have given up, and before we do.
     let most = work_limit.as_millis();
     let (statement, lock) = (most * 3 / 4, most / 2);
@@ -240,6 +229,21 @@ async fn connect(
     Ok(opened)
 }
 
+/// A connection on which these settings are made.
+async fn open_session(target: &Target, settings: &str) -> Result<Session, SinkError> {
+    let connecting = async {
+        let session = match &target.tls {
+            Some(tls) => open(target.config.connect(tls.clone()).await?),
+            None => open(target.config.connect(NoTls).await?),
+        };
+        session.client.batch_execute(settings).await.map(|()| session)
+    };
+    match timeout(CONNECT_LIMIT, connecting).await {
+        Ok(opened) => opened.map_err(|error| SinkError::Away(explain(&error))),
+        Err(_) => Err(too_slow("let us in", CONNECT_LIMIT)),
+    }
+}
+
 fn open<S>((client, connection): (Client, tokio_postgres::Connection<tokio_postgres::Socket, S>)) -> Session
 where
     S: tokio_postgres::tls::TlsStream + Unpin + Send + 'static,
@@ -258,7 +262,7 @@ fn too_slow(what: &str, limit: Duration) -> SinkError {
 }
 
 /// With what the server says, and what its operator may do about it.
-fn explain(error: &tokio_postgres::Error) -> String {
+pub(super) fn explain(error: &tokio_postgres::Error) -> String {
     if let Some(said) = error.as_db_error() {
         let hint = said.hint().or_else(|| said.detail()).map_or(String::new(), |hint| format!(" ({hint})"));
         return format!("{} [{}]{hint}", said.message(), said.code().code());
@@ -282,13 +286,18 @@ fn classify(error: &tokio_postgres::Error) -> SinkError {
     }
 }
 
-/// The names of a connection as the tables have them.
+/// The names of a connection as Kohaku's tables have them.
 fn ids(key: &ConnectionKey) -> [Cow<'_, str>; 4] {
-    let connection_id = match key.family {
-        family if family == Source::SoraUserAgent.family() => storable(&key.connection_id),
-        family => Cow::Owned(format!("{family}:{}", storable(&key.connection_id))),
-    };
+    let connection_id = stored_id(key.family, storable(&key.connection_id));
     [connection_id, storable(&key.session_id), storable(&key.channel_id), storable(&key.client_id)]
+}
+
+/// The id of a connection as Kohaku's tables have it.
+fn stored_id<'a>(family: &str, connection_id: Cow<'a, str>) -> Cow<'a, str> {
+    if family == Source::SoraUserAgent.family() {
+        return connection_id;
+    }
+    Cow::Owned(format!("{family}:{connection_id}"))
 }
 
 /// PostgreSQL's texts have no NUL.
@@ -296,21 +305,8 @@ fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
-/// One step down the index for each type and id, however many rows they have.
-const LAST_VALUES: &str = "WITH RECURSIVE series AS (
-  (SELECT rtc_stats_type AS kind, rtc_stats_id AS id, timestamp, rtc_stats_data AS data
-   FROM sora_user_agent_stats WHERE connection_id = $1 AND channel_id = $2
-   ORDER BY rtc_stats_type, rtc_stats_id, timestamp DESC LIMIT 1)
-  UNION ALL
-  SELECT next.* FROM series, LATERAL
-  (SELECT rtc_stats_type, rtc_stats_id, timestamp, rtc_stats_data
-   FROM sora_user_agent_stats WHERE connection_id = $1 AND channel_id = $2
-   AND (rtc_stats_type, rtc_stats_id) > (series.kind, series.id)
-   ORDER BY rtc_stats_type, rtc_stats_id, timestamp DESC LIMIT 1) AS next)
-  SELECT kind, id, timestamp, data::text FROM series LIMIT $3";
-
 async fn last_values(client: &Client, key: &ConnectionKey) -> Result<LastValues, tokio_postgres::Error> {
-    let [connection_id, session_id, channel_id, client_id] = ids(key);
+    let [connection_id, session_id, channel_id, client_id] = ids(key).map(Cow::into_owned);
     let at_ns: Option<i64> = client
         .query_one(
             "SELECT max(at_ns) FROM fanlight_report
@@ -319,71 +315,18 @@ async fn last_values(client: &Client, key: &ConnectionKey) -> Result<LastValues,
         )
         .await?
         .try_get(0)?;
-    let most = i64::try_from(CONNECTION_OBJECTS_MAX).unwrap_or(i64::MAX);
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&connection_id, &channel_id, &most];
-    let mut rows = pin!(client.query_raw(LAST_VALUES, parameters).await?);
-    let mut last =
-        LastValues { at_ns: at_ns.and_then(|at_ns| u64::try_from(at_ns).ok()), objects: Vec::new() };
-    let mut bytes = 0usize;
-    while let Some(row) = rows.try_next().await? {
-        let stored_at: SystemTime = row.try_get(2)?;
-        let since = stored_at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-        let object = LastValue { kind: row.try_get(0)?, id: row.try_get(1)?, at_ns, json: row.try_get(3)? };
-        bytes = bytes.saturating_add(object.json.len());
-        if bytes > LAST_VALUES_BYTES_MAX {
-            break;
-        }
-        last.at_ns = last.at_ns.max(Some(at_ns));
-        last.objects.push(object);
-    }
-    Ok(last)
-}
-
-/// By time of arrival. What TimescaleDB keeps in chunks goes by chunks, and connections stay, as in Kohaku.
-async fn prune(
-    client: &Client,
-    shape: Shape,
-    before: SystemTime,
-) -> Result<(u64, bool), tokio_postgres::Error> {
-    let mut most = 0;
-    let mut objects = 0;
-    match shape {
-        Shape::Hypertable => {
-            client.query("SELECT drop_chunks('sora_user_agent_stats', $1::timestamptz)", &[&before]).await?;
-        }
-        Shape::Plain => {
-            let deleted = client
-                .execute(
-                    "DELETE FROM sora_user_agent_stats WHERE ctid = ANY (ARRAY(
-                     SELECT ctid FROM sora_user_agent_stats WHERE created_at < $1 ORDER BY created_at LIMIT $2))",
-                    &[&before, &PRUNE_ROWS],
-                )
-                .await?;
-            (objects, most) = (deleted, deleted);
-            if deleted == 0 {
-                most = client
-                    .execute(
-                        "DELETE FROM sora_connection WHERE pk = ANY (ARRAY(
-                         SELECT pk FROM sora_connection WHERE created_at < $1 AND NOT EXISTS (
-                           SELECT 1 FROM sora_user_agent_stats AS stats
-                           WHERE stats.connection_id = sora_connection.connection_id)
-                         ORDER BY pk LIMIT $2))",
-                        &[&before, &PRUNE_ROWS],
-                    )
-                    .await?;
-            }
-        }
-    }
-    let reports = client
-        .execute(
-            "DELETE FROM fanlight_report WHERE ctid = ANY (ARRAY(
-             SELECT ctid FROM fanlight_report WHERE created_at < $1 ORDER BY created_at LIMIT $2))",
-            &[&before, &PRUNE_ROWS],
-        )
-        .await?;
-    let full = u64::try_from(PRUNE_ROWS).unwrap_or(u64::MAX);
-    Ok((objects, most.max(reports) >= full || (objects > 0 && shape == Shape::Plain)))
+    let is_unique = is_unique(key.family);
+    let objects =
+        latest(client, &Ids { connection_id, session_id, channel_id, client_id, is_unique }).await?;
+    let value = |object: StoredObject| LastValue {
+        kind: object.kind,
+        id: object.id,
+        at_ns: object.at_ns,
+        json: object.json,
+    };
+    let objects: Vec<LastValue> = objects.into_iter().map(value).collect();
+    let at_ns = at_ns.and_then(|at_ns| u64::try_from(at_ns).ok());
+    Ok(LastValues { at_ns: objects.iter().map(|object| object.at_ns).max().max(at_ns), objects })
 }
 
 #[cfg(test)]

@@ -118,6 +118,12 @@ impl CollectorSender {
         self.queue(report)?.blocking_recv().unwrap_or(Err(CollectError::Closed))
     }
 
+    /// The same for a thread that may not wait: an error when the report finds no place. What becomes of it then is counted in
+    /// [`CollectorSender::health`].
+    pub fn offer(&self, report: ClientReport) -> Result<(), CollectError> {
+        self.queue(report).map(drop)
+    }
+
     /// Whether a report would find room now: neither is the queue full, nor was the last report refused for want of room on disk.
     pub fn is_ready(&self) -> bool {
         self.places.reports.load(Ordering::Relaxed) < self.places.reports_max

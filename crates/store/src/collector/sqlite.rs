@@ -2,6 +2,10 @@
 //!
 //! A file of its own beside `fanlight.db`: a flood of reports makes no fact of a call wait, and either can be deleted.
 
+mod read;
+
+pub(super) use read::SqliteLook;
+
 use super::CLIENTS_FILE;
 use super::sink::{Sink, SinkError};
 use crate::sqlite::{int, version};
@@ -302,7 +306,7 @@ fn report(
 
 /// The newest object of each type and id. From the end of the connection's part of the index it steps to the id before, then to
 /// the type before: as many steps as there are ids, however many rows each has.
-pub(super) const LATEST: &str = "WITH RECURSIVE latest(number) AS (
+const LATEST: &str = "WITH RECURSIVE latest(number) AS (
         SELECT number FROM (SELECT number FROM stats WHERE connection = ?1
                             ORDER BY type DESC, id DESC, at_ns DESC, number DESC LIMIT 1)
         UNION ALL

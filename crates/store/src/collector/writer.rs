@@ -306,6 +306,8 @@ impl Writer {
             }
         };
         receiver.places.full.store(refusal.is_some(), Ordering::Relaxed);
+        // Who is answered sees it there.
+        self.publish();
         for waiting in batch {
             let (answer, report) = waiting.parts();
             let spooled = Stored { rejected: report.rejected_objects(), spooled: true, ..Stored::default() };

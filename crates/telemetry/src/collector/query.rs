@@ -19,6 +19,8 @@ pub struct ClientQuery {
     pub participant_sid: Option<String>,
     /// See [`super::Source::family`].
     pub source: Option<String>,
+    /// Only sources that prove room and identity: [`super::Source::PROVEN`].
+    pub proven: bool,
     /// That reported at this time or later, in nanoseconds since the Unix epoch.
     pub from_ns: Option<u64>,
     /// That reported before this time, in nanoseconds since the Unix epoch.

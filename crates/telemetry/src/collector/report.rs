@@ -21,11 +21,17 @@ pub enum Source {
     BrowserByKey,
     /// `metrics_batch` of a LiveKit client.
     LiveKitMetrics,
-    /// A dump of rtcstats.
+    /// rtcstats in a page, with an access token: room and user are those of the token.
     RtcStats,
+    /// rtcstats in a page, with a collector key: anybody who reads the page may say anything.
+    RtcStatsByKey,
 }
 
 impl Source {
+    /// Families whose room and identity are proven, so that they belong to participants of ours.
+    pub const PROVEN: [&'static str; 3] =
+        [Self::Browser.family(), Self::LiveKitMetrics.family(), Self::RtcStats.family()];
+
     /// Who gives out the connection's id. Sora's two ways of telling are one family: they tell of the same connections.
     pub const fn family(self) -> &'static str {
         match self {
@@ -35,6 +41,7 @@ impl Source {
             Self::BrowserByKey => "browser-key",
             Self::LiveKitMetrics => "livekit",
             Self::RtcStats => "rtcstats",
+            Self::RtcStatsByKey => "rtcstats-key",
         }
     }
 }

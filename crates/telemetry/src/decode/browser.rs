@@ -14,7 +14,7 @@ pub const BODY_BYTES_MAX: usize = 64 << 10;
 /// Reports in a body; the smallest ones have some 100 bytes.
 pub const REPORTS_MAX: usize = 512;
 /// Bytes of an id, a room or a user.
-const NAME_BYTES_MAX: usize = 255;
+pub(super) const NAME_BYTES_MAX: usize = 255;
 /// Parts of one report: as many as there are nanoseconds in its millisecond.
 const PARTS_MAX: u64 = 1_000_000;
 /// In `label`.
@@ -181,13 +181,7 @@ impl Said<'_> {
 
 /// What the reports do not say themselves. `clock_ms` is how much the server's clock was ahead of the page's.
 fn extra(page_ms: Option<u64>, sender: Sender<'_>) -> String {
-    let cut = |text: &str| text.chars().take(NAME_BYTES_MAX).collect::<String>();
-    let mut extra = serde_json::Map::new();
-    for (name, text) in [("origin", sender.origin), ("user_agent", sender.user_agent)] {
-        if !text.is_empty() {
-            extra.insert(name.to_owned(), cut(text).into());
-        }
-    }
+    let mut extra = facts(sender);
     if let Some(page_ms) = page_ms {
         let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
         extra.insert(CLOCK.to_owned(), signed(sender.now_ms).saturating_sub(signed(page_ms)).into());
@@ -195,8 +189,16 @@ fn extra(page_ms: Option<u64>, sender: Sender<'_>) -> String {
     serde_json::Value::Object(extra).to_string()
 }
 
+/// What its request says of a page.
+pub(super) fn facts(sender: Sender<'_>) -> serde_json::Map<String, serde_json::Value> {
+    let cut = |text: &str| text.chars().take(NAME_BYTES_MAX).collect::<String>();
+    let said = [("origin", sender.origin), ("user_agent", sender.user_agent)];
+    let said = said.into_iter().filter(|(_, text)| !text.is_empty());
+    said.map(|(name, text)| (name.to_owned(), cut(text).into())).collect()
+}
+
 /// See [`clock_ms`].
-const CLOCK: &str = "clock_ms";
+pub(super) const CLOCK: &str = "clock_ms";
 
 /// How much the server's clock was ahead of the page's, in milliseconds: of a stored report's `extra`.
 pub fn clock_ms(extra: &str) -> Option<i64> {

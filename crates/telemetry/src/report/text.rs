@@ -17,6 +17,8 @@ use std::fmt::Write;
 pub(super) const NAME_WIDTH: usize = 32;
 /// Values of a timeline event's fields.
 pub(super) const VALUE_WIDTH: usize = 48;
+/// Series of metrics shown of one participant; real clients have some 20.
+const METRICS_SHOWN: usize = 50;
 /// A server that has not written for so long is not running: it writes each second.
 const SILENT_MS: u64 = 10_000;
 
@@ -66,6 +68,7 @@ fn render_room(room: &RoomReport, until: Until, text: &mut String) {
     }
     for participant in &room.participants {
         render_media(room, participant, until, text);
+        render_metrics(room, participant, text);
     }
     render_timeline(room, text);
 }
@@ -150,6 +153,39 @@ fn render_media(room: &RoomReport, participant: &ParticipantReport, until: Until
         table.row(cells);
     }
     table.render("    ", text);
+}
+
+/// What the participant's client measured of itself and of others.
+fn render_metrics(room: &RoomReport, participant: &ParticipantReport, text: &mut String) {
+    if participant.metrics.is_empty() {
+        return;
+    }
+    let mut table = Table::new(&[
+        ("ITS CLIENT MEASURED", Align::Left),
+        ("VALUE", Align::Right),
+        ("OF", Align::Left),
+        ("TRACK", Align::Left),
+        ("LAYER", Align::Left),
+        ("AT", Align::Left),
+    ]);
+    for metric in participant.metrics.iter().take(METRICS_SHOWN) {
+        let tracks = room.participants.iter().flat_map(|participant| &participant.tracks);
+        let track = tracks.into_iter().find(|track| track.sid.as_str() == metric.track);
+        table.row(vec![
+            printable(&metric.label, VALUE_WIDTH),
+            metric.value.map_or_else(|| "-".to_owned(), |value| printable(&value.to_string(), 20)),
+            printable(&metric.participant, NAME_WIDTH),
+            track.map_or_else(|| printable(&metric.track, NAME_WIDTH), track_of),
+            printable(&metric.rid, 8),
+            clock_of(room, metric.at_ms),
+        ]);
+    }
+    text.push('\n');
+    table.render("    ", text);
+    let more = participant.metrics.len().saturating_sub(METRICS_SHOWN);
+    if more > 0 {
+        let _ = writeln!(text, "    and {more} more: --json has all");
+    }
 }
 
 fn track_cells(room: &RoomReport, track: &TrackReport, until: Until) -> Vec<String> {

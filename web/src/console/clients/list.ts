@@ -5,6 +5,8 @@ import { show, type Column } from '../table';
 import type { Client } from './model';
 
 const ROWS = 25;
+/** Whose room and user are proven. */
+const PROVEN = ['browser', 'livekit', 'rtcstats'];
 const NOTHING = 'No client has reported in this time. A page reports with five lines of JavaScript (docs/clients.md), a Sora with its stats exporter (docs/collector.md).';
 
 const fields = ['from', 'to', 'room', 'user', 'connection'] as const;
@@ -58,7 +60,7 @@ export async function loadList(signal: AbortSignal): Promise<void> {
     { title: 'Last report', cell: (row) => open(row, time(new Date(row.last_ms).toISOString())) },
     { title: 'Room', cell: (row) => name(row.channel_id) },
     { title: 'User', cell: (row) => name(row.client_id) },
-    { title: 'Told by', cell: (row) => make('span', `badge ${row.source === 'browser' ? 'good' : ''}`, row.source) },
+    { title: 'Told by', cell: (row) => make('span', `badge ${PROVEN.includes(row.source) ? 'good' : ''}`, row.source) },
     { title: 'Lasted', cell: (row) => duration(Math.max(0, row.last_ms - row.first_ms)), number: true },
     { title: 'Reports', cell: (row) => String(row.reports), number: true },
     { title: 'Objects', cell: (row) => String(row.stored), number: true },

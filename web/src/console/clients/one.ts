@@ -56,7 +56,7 @@ function fillObjects(): void {
     const group = document.createElement('optgroup');
     group.label = kind;
     for (const object of latest.filter((entry) => entry.type === kind)) {
-      const words = ['kind', 'rid', 'mid', 'state', 'mimeType', 'candidateType', 'protocol'].map((word) => object.object?.[word]);
+      const words = ['method', 'kind', 'rid', 'mid', 'state', 'mimeType', 'candidateType', 'protocol'].map((word) => object.object?.[word]);
       const option = new Option([object.id, ...words.filter((word) => word !== undefined && word !== '')].join(' · '), key(object));
       group.append(option);
     }
@@ -92,12 +92,12 @@ function showTracks(tracks: Track[]): void {
   const columns: Column<Track>[] = [
     { title: 'Track', cell: (track) => `${track.direction === 'publish' ? 'sent' : 'received'} ${track.source || (track.kind ?? '')}` },
     { title: 'Codec', cell: (track) => track.codec.split('/').at(-1) ?? '' },
-    { title: 'Client packets', cell: (track) => number(track.client?.packets ?? 0), number: true },
-    { title: 'Server packets', cell: (track) => number(track.client?.server_packets ?? 0), number: true },
+    { title: 'Client packets', cell: (track) => of(track, ({ packets }) => number(packets)), number: true },
+    { title: 'Server packets', cell: (track) => number(track.client?.server_packets ?? sum(track)), number: true },
     { title: 'Apart', cell: apart, number: true },
-    { title: 'Client bytes', cell: (track) => size(track.client?.bytes ?? 0), number: true },
+    { title: 'Client bytes', cell: (track) => of(track, ({ bytes }) => size(bytes)), number: true },
     { title: 'Server bytes', cell: (track) => size(track.counters.bytes + track.counters.retransmitted_bytes), number: true },
-    { title: 'Client lost', cell: (track) => number(track.client?.lost ?? 0), number: true },
+    { title: 'Client lost', cell: (track) => of(track, ({ lost }) => number(lost)), number: true },
     { title: 'Server lost', cell: (track) => number(track.counters.lost), number: true },
     { title: 'Client RTT', cell: (track) => seconds(track.client?.rtt_us), number: true },
     { title: 'Server RTT', cell: (track) => seconds(track.counters.rtt_us), number: true },
@@ -105,6 +105,12 @@ function showTracks(tracks: Track[]): void {
   ];
   show(byId('tracks', HTMLDivElement), columns, tracks, '', { testid: 'track-row' });
 }
+
+/** Packets as the server counts them, retransmissions and padding among them. */
+const sum = ({ counters }: Track): number => counters.packets + counters.retransmitted + counters.padding;
+
+/** Of a track that a metric names the client has not said what it counted. */
+const of = (track: Track, say: (client: NonNullable<Track['client']>) => string): string => (track.client ? say(track.client) : '–');
 
 function apart(track: Track): string {
   const { packets, server_packets: server } = track.client ?? { packets: 0, server_packets: 0 };
@@ -121,12 +127,21 @@ function drawGraphs(): void {
     series.set(name, samples);
   };
   for (const point of points) for (const [name, value] of Object.entries(point.rates)) add(name, point.at_ms, value);
-  for (const point of points) for (const [name, value] of Object.entries(flat(point.object ?? {}))) add(name, point.at_ms, value);
+  for (const point of points) {
+    const { samples, ...values } = point.object ?? {};
+    const measured = Array.isArray(samples);
+    // A metric of a LiveKit client has several values in one report, with times of their own; the last one stands there twice.
+    if (measured) for (const [time, value] of samples as Sample[]) add('value', time, value);
+    for (const [name, value] of Object.entries(flat(values))) if (!measured || name !== 'value') add(name, point.at_ms, value);
+  }
+  // Reports may tell of times that overlap.
+  for (const samples of series.values()) samples.sort(([one], [other]) => one - other);
   const wanted = fields.value.trim().toLowerCase();
   const shown = [...series].filter(([name, samples]) => samples.length > 1 && name.toLowerCase().includes(wanted));
   // What never changed says more as a number, below.
   const moving = shown.filter(([, samples]) => samples.some(([, value]) => value !== samples[0]![1]));
-  const span: Sample = [points[0]?.at_ms ?? 0, points.at(-1)?.at_ms ?? 1];
+  const times = moving.flatMap(([, samples]) => [samples[0]![0], samples.at(-1)![0]]);
+  const span: Sample = [Math.min(...times), Math.max(...times)];
   const empty = make('p', 'empty', points.length < 2 ? 'There is one report of this object yet.' : 'Nothing of that name changed.');
   byId('graphs', HTMLDivElement).replaceChildren(...(moving.length ? moving.map(([name, samples]) => graph(name, samples, span)) : [empty]));
 }

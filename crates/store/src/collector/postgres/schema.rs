@@ -20,7 +20,7 @@ const RELEASE: &str = "SELECT pg_advisory_unlock(4607175300589650284)";
 
 /// A table or an index, and how it is made. Existing ones are recognised by their name, so that a role that may only write is
 /// enough when all of them are there.
-const PARTS: [(&str, &str); 8] = [
+const PARTS: [(&str, &str); 16] = [
     (
         "to_regtype('sora_connection_role')",
         "CREATE TYPE sora_connection_role AS ENUM ('sendrecv', 'sendonly', 'recvonly')",
@@ -74,11 +74,79 @@ const PARTS: [(&str, &str); 8] = [
            client_id     text        NOT NULL,
            at_ns         bigint      NOT NULL,
            created_at    timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
+           stored        integer     NOT NULL DEFAULT 0,
+           unchanged     integer     NOT NULL DEFAULT 0,
+           rejected      integer     NOT NULL DEFAULT 0,
+           extra         text        NOT NULL DEFAULT '{}',
            PRIMARY KEY (connection_id, session_id, channel_id, client_id, at_ns))",
+    ),
+    // It has been made without them.
+    (
+        "(SELECT attname FROM pg_attribute
+          WHERE attrelid = to_regclass('fanlight_report') AND attname = 'extra' AND NOT attisdropped)",
+        "ALTER TABLE fanlight_report
+           ADD COLUMN stored    integer NOT NULL DEFAULT 0,
+           ADD COLUMN unchanged integer NOT NULL DEFAULT 0,
+           ADD COLUMN rejected  integer NOT NULL DEFAULT 0,
+           ADD COLUMN extra     text    NOT NULL DEFAULT '{}'",
     ),
     (
         "to_regclass('fanlight_report_created_at_idx')",
         "CREATE INDEX fanlight_report_created_at_idx ON fanlight_report (created_at)",
+    ),
+    // Each report changes its connection's row: pages have room for that, and no index has a column that each report changes.
+    (
+        "to_regclass('fanlight_connection')",
+        "CREATE TABLE fanlight_connection (
+           number          bigserial   PRIMARY KEY,
+           source          text        NOT NULL,
+           connection_id   text        NOT NULL,
+           session_id      text        NOT NULL,
+           channel_id      text        NOT NULL,
+           client_id       text        NOT NULL,
+           role            text,
+           multistream     boolean,
+           simulcast       boolean,
+           spotlight       boolean,
+           room_sid        text        NOT NULL,
+           participant_sid text        NOT NULL,
+           label           text        NOT NULL,
+           version         text        NOT NULL,
+           node_name       text        NOT NULL,
+           first_ns        bigint      NOT NULL,
+           last_ns         bigint      NOT NULL,
+           last_hour       bigint      GENERATED ALWAYS AS (last_ns / 3600000000000) STORED,
+           received_at     timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
+           reports         bigint      NOT NULL DEFAULT 0,
+           stored          bigint      NOT NULL DEFAULT 0,
+           unchanged       bigint      NOT NULL DEFAULT 0,
+           rejected        bigint      NOT NULL DEFAULT 0) WITH (fillfactor = 70)",
+    ),
+    (
+        "to_regclass('fanlight_connection_key')",
+        "CREATE UNIQUE INDEX fanlight_connection_key
+         ON fanlight_connection (connection_id, source, session_id, channel_id, client_id)",
+    ),
+    (
+        "to_regclass('fanlight_connection_channel_idx')",
+        "CREATE INDEX fanlight_connection_channel_idx ON fanlight_connection (channel_id)",
+    ),
+    (
+        "to_regclass('fanlight_connection_client_idx')",
+        "CREATE INDEX fanlight_connection_client_idx ON fanlight_connection (client_id)",
+    ),
+    (
+        "to_regclass('fanlight_connection_room_idx')",
+        "CREATE INDEX fanlight_connection_room_idx ON fanlight_connection (room_sid) WHERE room_sid <> ''",
+    ),
+    (
+        "to_regclass('fanlight_connection_participant_idx')",
+        "CREATE INDEX fanlight_connection_participant_idx ON fanlight_connection (participant_sid)
+         WHERE participant_sid <> ''",
+    ),
+    (
+        "to_regclass('fanlight_connection_time_idx')",
+        "CREATE INDEX fanlight_connection_time_idx ON fanlight_connection (last_hour, first_ns)",
     ),
 ];
 const STATS: &str = "to_regclass('sora_user_agent_stats')";

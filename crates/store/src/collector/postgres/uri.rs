@@ -29,6 +29,9 @@ pub enum PostgresError {
         /// What is wrong with it.
         detail: String,
     },
+    /// There is no thread to read on.
+    #[error("cannot start the thread that reads PostgreSQL: {0}")]
+    Thread(String),
     /// TLS cannot be had.
     #[error("TLS to PostgreSQL: {0}; set postgres_ca_cert_file")]
     Tls(String),
@@ -60,9 +63,6 @@ impl Target {
         config.ssl_mode(ssl_mode);
         // Of several hosts the one that can be written to; a standby is as good as away.
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        if config.get_application_name().is_none() {
-            config.application_name("fanlight-collector");
-        }
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(PostgresError::Uri("it names no host".to_owned()));
         }
@@ -73,6 +73,16 @@ impl Target {
         };
         let tls = tls.map(|(trust, roots)| Tls::new(trust, roots)).transpose().map_err(PostgresError::Tls)?;
         Ok(Self { config, tls })
+    }
+}
+
+impl Target {
+    /// Under this name the server's operator sees the connection, unless the address has another.
+    pub(super) fn named(mut self, name: &str) -> Self {
+        if self.config.get_application_name().is_none() {
+            self.config.application_name(name);
+        }
+        self
     }
 }
 

@@ -29,6 +29,7 @@ fn participant() -> ParticipantReport {
         client: ClientFacts::default(),
         tracks: Vec::new(),
         relay: None,
+        metrics: Vec::new(),
         connect_ms: None,
         connection_type: String::new(),
     }

@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fanlight_telemetry::fuzzing::fuzz_livekit_metrics(data));
