@@ -76,7 +76,7 @@ export async function agreed(server, room, people) {
 }
 
 async function besideOnMeet(t) {
-  await besideEachOther(t, await collecting(t));
+  await besideEachOther(t, await collecting(t), 'firefox');
 }
 
 /** The same with PostgreSQL, which then goes away. */
@@ -84,7 +84,7 @@ async function besideFromPostgres(t) {
   const postgres = await Postgres.start();
   t.cleanups.push(() => postgres.stop());
   const server = await collecting(t, { postgres_uri: postgres.uri });
-  await besideEachOther(t, server);
+  await besideEachOther(t, server, 'chromium');
   check(!fs.existsSync(path.join(server.dataDir, 'clients.db')), 'nothing is kept in SQLite');
   const [[sources]] = await postgres.sql("SELECT string_agg(DISTINCT source, ',') FROM fanlight_connection");
   check(sources === 'browser', sources);
@@ -95,15 +95,16 @@ async function besideFromPostgres(t) {
   check(!/AT CLIENT/.test(await server.reportText('beside')), 'the record is told without the clients');
 }
 
-async function besideEachOther(t, server) {
+async function besideEachOther(t, server, browserOfBen) {
   const anna = await t.page('chromium');
-  const ben = await t.page('chromium');
+  const ben = await t.page(browserOfBen);
   const query = { stats: String(EVERY_MS) };
   await anna.join(server, { room: 'beside', name: 'Anna', query });
   await ben.join(server, { room: 'beside', name: 'Ben', query });
   await flows(anna, ben);
   await flows(ben, anna);
-  await pause(CALL_MS);
+  // Firefox does not count what comes while it sets a track up, some 10 packets.
+  await pause(browserOfBen === 'firefox' ? 2 * CALL_MS : CALL_MS);
   for (const page of [anna, ben]) await page.evaluate(stopSending);
   const participants = await agreed(server, 'beside', 2);
   check(participants.every((one) => one.tracks.length === 4), 'everybody has two tracks out and two in');
@@ -111,6 +112,8 @@ async function besideEachOther(t, server) {
   fs.writeFileSync(t.file('report.txt'), text);
   check(/AT CLIENT +DIFF %/.test(text), text);
   await sidesInTheApi(server, participants);
+  // Firefox has no numbers for a connection that is being closed.
+  if (browserOfBen === 'firefox') return;
   for (const page of [anna, ben]) await page.click('leave');
   await until('the record says that both have left', 15_000, async () => {
     const left = (await server.report('beside')).rooms[0].participants.filter((one) => one.left_ms);
@@ -130,7 +133,7 @@ async function sidesInTheApi(server, participants) {
     check(tracks.length === 4 && tracks.every((track) => track.client.connection === number), JSON.stringify(tracks));
     const { objects } = await api(server, `/${number}/latest`);
     const kinds = new Set(objects.map((entry) => entry.type));
-    for (const kind of ['codec', 'outbound-rtp', 'inbound-rtp', 'transport', 'candidate-pair', 'media-source']) {
+    for (const kind of ['codec', 'outbound-rtp', 'inbound-rtp', 'candidate-pair', 'media-source']) {
       check(kinds.has(kind), `no ${kind} among ${[...kinds]}`);
     }
     const { id } = objects.find((entry) => entry.type === 'inbound-rtp' && entry.object.kind === 'video');

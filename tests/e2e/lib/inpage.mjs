@@ -230,6 +230,8 @@ export async function stopSending() {
       const parameters = sender.getParameters();
       for (const encoding of parameters.encodings) encoding.active = false;
       await sender.setParameters(parameters);
+      // Firefox sends audio all the same.
+      if (sender.track.kind === 'audio' && navigator.userAgent.includes('Firefox')) await sender.replaceTrack(null);
     }
   }
 }
