@@ -5,6 +5,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -86,8 +87,8 @@ struct Identity {
     current: RwLock<(Stamps, Arc<CertifiedKey>)>,
 }
 
-/// When the files of certificate and key were written, and how long they are; `None` of one that is not there.
-type Stamps = [Option<(SystemTime, u64)>; 2];
+/// Which files certificate and key are, when they were written, and how long they are; `None` of one that is not there.
+type Stamps = [Option<(u64, SystemTime, u64)>; 2];
 
 impl Identity {
     fn load(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
@@ -123,9 +124,10 @@ impl fmt::Debug for Identity {
     }
 }
 
-fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+fn stamp(path: &Path) -> Option<(u64, SystemTime, u64)> {
     let metadata = fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+    // Files that were written within one tick of the kernel's clock differ by their inode.
+    Some((metadata.ino(), metadata.modified().ok()?, metadata.len()))
 }
 
 fn certified(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {

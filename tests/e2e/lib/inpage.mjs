@@ -66,11 +66,15 @@ export function instrument({ tcpOnly, relay }) {
     for (const peer of window.e2ePeers) {
       if (peer.connectionState === 'closed') continue;
       const stats = await peer.getStats();
+      // Chromium nominates every pair that works, and says by its transport which one it sends on.
+      const selected = new Set();
+      stats.forEach((entry) => selected.add(entry.selectedCandidatePairId));
       stats.forEach((entry) => {
         const codec = stats.get(entry.codecId)?.mimeType ?? '';
         if (entry.type === 'candidate-pair' && entry.state === 'succeeded' && (entry.selected ?? entry.nominated)) {
           const local = stats.get(entry.localCandidateId);
           result.pairs.push({
+            selected: entry.selected ?? selected.has(entry.id),
             protocol: local?.protocol,
             remote: stats.get(entry.remoteCandidateId)?.protocol,
             type: local?.candidateType,

@@ -9,7 +9,7 @@ export async function meetEachOther(a, b, { protocol }) {
   await flows(b, a);
   await flows(a, b);
   for (const page of [a, b]) {
-    const { pairs } = await page.stats();
+    const pairs = (await page.stats()).pairs.filter((pair) => pair.selected);
     check(pairs.length > 0, `${page.name}: no candidate pair is in use`);
     check(
       pairs.every((pair) => pair.protocol === protocol),
