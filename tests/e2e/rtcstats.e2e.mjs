@@ -142,8 +142,12 @@ async function byPackage(t) {
   page.name = 'loop';
   await page.goto(own.origin);
   const sent = () =>
-    page.evaluate(async () => [...(await window.sends.getStats()).values()].find((one) => one.type === 'outbound-rtp')?.packetsSent ?? 0);
-  await until('packets flow', 15_000, async () => (await sent()) > 50);
+    page.evaluate(async () => {
+      // Not there before the page's socket is.
+      const stats = [...((await window.sends?.getStats())?.values() ?? [])];
+      return stats.find((one) => one.type === 'outbound-rtp')?.packetsSent ?? 0;
+    });
+  await until('packets flow', 15_000, async () => (await sent()) > 50 || new Waiting('none yet'));
   await page.evaluate(() => window.sends.getSenders().forEach((sender) => sender.track.stop()));
   await pause(3 * EVERY_MS);
   const counted = await sent();
