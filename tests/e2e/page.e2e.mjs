@@ -138,8 +138,80 @@ async function refusesABadToken(t) {
   check(await anna.evaluate(() => document.body.dataset.view === 'lobby'), 'the lobby stays');
 }
 
+/** Devices of one kind that open only when the test says so, and every track that was given. */
+function holdDevices(held) {
+  const { mediaDevices } = navigator;
+  const open = mediaDevices.getUserMedia.bind(mediaDevices);
+  let release;
+  const released = new Promise((resolve) => (release = resolve));
+  window.e2eDevices = { asked: [], given: [], release };
+  mediaDevices.getUserMedia = async (constraints) => {
+    window.e2eDevices.asked.push(...Object.keys(constraints).filter((kind) => constraints[kind]));
+    if (constraints[held]) await released;
+    const stream = await open(constraints);
+    window.e2eDevices.given.push(...stream.getTracks());
+    return stream;
+  };
+}
+
+/** In the lobby, with a device asked for and not there yet. */
+async function whileOneOpens(t, held) {
+  const server = await t.server();
+  const anna = await t.page('chromium');
+  anna.name = 'Anna';
+  await anna.inner.addInitScript(holdDevices, held);
+  await anna.goto(`${server.http}/meet/?room=late&name=Anna`);
+  await until(`the page asks for ${held}`, 10_000, () =>
+    anna.evaluate((kind) => window.e2eDevices.asked.includes(kind), held),
+  );
+  return { server, anna };
+}
+
+const liveVideo = (page) =>
+  page.evaluate(() => window.e2eDevices.given.filter((track) => track.kind === 'video').map((track) => track.readyState));
+const cameraPublished = (page) =>
+  page.evaluate(() => Boolean(window.fanlight.room?.localParticipant.getTrackPublication('camera')));
+
+async function turnsOffACameraThatOpens(t) {
+  const { anna } = await whileOneOpens(t, 'video');
+  await anna.screenshot(t.file('opening.png'));
+  await anna.click('lobby-camera');
+  await anna.evaluate(() => window.e2eDevices.release());
+  await until('the camera that came too late is stopped', 10_000, async () => {
+    const states = await liveVideo(anna);
+    return (states.length === 1 && states[0] === 'ended') || new Waiting(JSON.stringify(states));
+  });
+  await anna.click('join');
+  await anna.joined();
+  await until('the microphone is published', 10_000, () =>
+    anna.evaluate(() => Boolean(window.fanlight.room.localParticipant.getTrackPublication('microphone'))),
+  );
+  check(!(await cameraPublished(anna)), 'the camera that was turned off is published');
+  check((await anna.label('camera')) === 'Turn on camera', 'the button offers to turn the camera on');
+}
+
+function joinsWhileOneOpens(held) {
+  return async (t) => {
+    const { server, anna } = await whileOneOpens(t, held);
+    const ben = await t.page('chromium');
+    await ben.join(server, { room: 'late', name: 'Ben' });
+    await anna.click('join');
+    await anna.joined();
+    check(!(await cameraPublished(anna)), 'no camera is published before it is open');
+    await anna.evaluate(() => window.e2eDevices.release());
+    await flows(anna, ben);
+    const before = await liveVideo(anna);
+    check(before.length === 1, `one camera is open, not ${before.length}`);
+    await anna.evaluate(() => window.fanlight.room.disconnect());
+    await until('the camera ends with the call', 10_000, async () => (await liveVideo(anna))[0] === 'ended');
+  };
+}
+
 export const tests = {
   'one joins, mutes and leaves by keyboard alone, and others are told': joinByKeyboard,
+  'a camera that is turned off while it opens stays off': turnsOffACameraThatOpens,
+  'a camera that opens after its owner joined is published then': joinsWhileOneOpens('video'),
+  'a camera is asked for once when its owner joined before the microphone was open': joinsWhileOneOpens('audio'),
   'the page fits a phone': fitsAPhone,
   'a shared screen arrives and goes': sharesTheScreen,
   'without tokens from the server the page asks for one': asksForAToken,

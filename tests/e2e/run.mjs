@@ -2,6 +2,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { closeBrowsers, Page } from './lib/browser.mjs';
+import { readStats } from './lib/inpage.mjs';
 import { HERE, OUT } from './lib/paths.mjs';
 import { Server } from './lib/server.mjs';
 import { SdkPeer } from './lib/sdk.mjs';
@@ -13,6 +14,7 @@ class Context {
   constructor(name) {
     this.folder = path.join(OUT, name.replace(/[^\w]+/g, '-').slice(0, 90));
     this.pages = [];
+    this.peers = [];
     this.cleanups = [];
     fs.mkdirSync(this.folder, { recursive: true });
   }
@@ -32,6 +34,7 @@ class Context {
 
   async sdk(language, options) {
     const peer = await SdkPeer.start(language, this.folder, options);
+    this.peers.push(peer);
     this.cleanups.push(() => peer.leave());
     return peer;
   }
@@ -40,12 +43,15 @@ class Context {
     return path.join(this.folder, name);
   }
 
-  /** A picture and the console of every page. */
+  /** A picture, the console and the statistics of every page, and the Python SDK's statistics in its log. */
   async keepEvidence() {
+    for (const peer of this.peers) await peer.keepStats();
     for (const [index, page] of this.pages.entries()) {
       const stem = this.file(`${index}-${page.kind}-${page.name ?? 'page'}`);
       await page.screenshot(`${stem}.png`).catch(() => {});
       fs.writeFileSync(`${stem}.log`, page.console.join('\n'));
+      const stats = await page.evaluate(readStats).catch((error) => String(error));
+      fs.writeFileSync(`${stem}.stats.json`, JSON.stringify(stats, null, 1));
     }
   }
 

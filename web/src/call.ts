@@ -1,5 +1,5 @@
 import { DisconnectReason, ParticipantEvent, Room, RoomEvent, Track } from 'livekit-client';
-import type { Participant, RemoteTrack } from 'livekit-client';
+import type { LocalTrack, Participant, RemoteTrack } from 'livekit-client';
 import { announce, byId } from './dom';
 import { Grid } from './grid';
 import { icon, type IconName } from './icons';
@@ -57,8 +57,8 @@ export class Call {
     this.stats = start({ url: location.href, token, participant, interval });
   }
 
-  /** Shows the room and publishes what the lobby prepared. */
-  async enter(name: string, tracks: LocalTracks): Promise<void> {
+  /** Shows the room and publishes what the lobby prepared, each track as soon as it is there. */
+  enter(name: string, tracks: LocalTracks): void {
     this.entered = true;
     roomName.textContent = this.room.name || name;
     document.title = `${roomName.textContent} · Fanlight`;
@@ -67,9 +67,20 @@ export class Call {
     this.drawAll();
     roomName.focus();
     announce(`You are in ${roomName.textContent}.`);
+    void this.publish(tracks.audio);
+    void this.publish(tracks.video);
+  }
+
+  private async publish(opening: Promise<LocalTrack | undefined>): Promise<void> {
     const local = this.room.localParticipant;
-    for (const track of [tracks.audio, tracks.video]) {
-      if (track) await local.publishTrack(track).catch((error: unknown) => this.warn(error));
+    try {
+      const track = await opening;
+      if (!track) return;
+      // While the device took its time the call may have ended, or the call's own button opened it.
+      if (!this.entered || local.getTrackPublication(track.source)) track.stop();
+      else await local.publishTrack(track);
+    } catch (error) {
+      this.warn(error);
     }
     this.drawAll();
   }

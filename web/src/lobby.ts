@@ -11,10 +11,10 @@ export interface Entry {
   token: string;
 }
 
-/** Local tracks that go from the preview into the call. */
+/** Local tracks that go from the preview into the call, as soon as their devices are open; none where one is off. */
 export interface LocalTracks {
-  audio: LocalAudioTrack | undefined;
-  video: LocalVideoTrack | undefined;
+  audio: Promise<LocalAudioTrack | undefined>;
+  video: Promise<LocalVideoTrack | undefined>;
 }
 
 const form = byId('join-form', HTMLFormElement);
@@ -29,6 +29,8 @@ const note = byId('preview-note', HTMLParagraphElement);
 /** The page before a call: who, where, with which camera and microphone. */
 export class Lobby {
   onJoin: (entry: Entry) => void = () => {};
+  /** Grows when the lobby opens and when its tracks are taken: devices are opened for the present visit alone. */
+  private visit = 0;
   private readonly microphone: DeviceSwitch<LocalAudioTrack>;
   private readonly camera: DeviceSwitch<LocalVideoTrack>;
 
@@ -53,7 +55,7 @@ export class Lobby {
       noun: 'camera',
       icons: ['camera', 'cameraOff'],
       create: (deviceId) => createLocalVideoTrack({ deviceId, resolution: VideoPresets.h720.resolution }),
-      changed: (track, problem) => showPreview(track, problem),
+      changed: showPreview,
     });
     form.addEventListener('submit', (event) => {
       event.preventDefault();
@@ -65,9 +67,10 @@ export class Lobby {
   async open(message: string): Promise<void> {
     this.fail(message);
     (nameInput.value ? (roomInput.value ? joinButton : roomInput) : nameInput).focus();
+    const visit = ++this.visit;
     // One after the other: two permission questions at once confuse.
     await this.microphone.open();
-    await this.camera.open();
+    if (this.visit === visit) await this.camera.open();
   }
 
   submit(): void {
@@ -93,7 +96,9 @@ export class Lobby {
 
   /** Hands the preview's tracks over; the lobby starts new ones when it opens again. */
   takeTracks(): LocalTracks {
-    return { audio: this.microphone.take(), video: this.camera.take() };
+    this.visit += 1;
+    const audio = this.microphone.take();
+    return { audio, video: this.camera.take(audio) };
   }
 
   askForToken(): void {
@@ -123,13 +128,15 @@ interface SwitchOptions<T> {
   noun: string;
   icons: ['mic', 'micOff'] | ['camera', 'cameraOff'];
   create: (deviceId: string | undefined) => Promise<T>;
-  changed: (track: T | undefined, problem: string) => void;
+  changed: (track: T | undefined, note: string) => void;
 }
 
 /** One button and one list of devices for a track that is on or off. */
 class DeviceSwitch<T extends LocalAudioTrack | LocalVideoTrack> {
-  private track: T | undefined;
   private wanted = true;
+  /** What the device was opened for last. A device takes its time: what comes of an earlier opening is stopped. */
+  private opening: Promise<T> | undefined;
+  private track: T | undefined;
 
   constructor(private readonly options: SwitchOptions<T>) {
     options.button.addEventListener('click', () => {
@@ -148,26 +155,40 @@ class DeviceSwitch<T extends LocalAudioTrack | LocalVideoTrack> {
     await this.fillSelect();
   }
 
-  take(): T | undefined {
-    const track = this.track;
-    this.track = undefined;
-    this.options.changed(undefined, '');
-    return track;
+  /** The track, also one that is not there yet, or not even asked for before `first`; it is the taker's to stop. */
+  async take(first?: Promise<unknown>): Promise<T | undefined> {
+    const { opening, wanted } = this;
+    this.opening = undefined;
+    this.show(undefined, '');
+    if (opening || !wanted) return opening;
+    await first?.catch(() => {});
+    return this.create();
   }
 
   private async restart(): Promise<void> {
-    this.track?.stop();
-    this.track = undefined;
-    let problem = '';
-    if (this.wanted) {
-      try {
-        this.track = await this.options.create(this.options.select.value || undefined);
-      } catch (error) {
-        this.wanted = false;
-        problem = deviceProblem(this.options.noun, error);
-      }
+    void this.opening?.then((track) => track.stop(), () => {});
+    const opening = this.wanted ? this.create() : undefined;
+    this.opening = opening;
+    this.show(undefined, opening ? `Your ${this.options.noun} is being opened` : '');
+    if (!opening) return;
+    try {
+      const track = await opening;
+      if (this.opening === opening) this.show(track, '');
+    } catch (error) {
+      if (this.opening !== opening) return;
+      this.opening = undefined;
+      this.wanted = false;
+      this.show(undefined, deviceProblem(this.options.noun, error));
     }
-    this.options.changed(this.track, problem);
+  }
+
+  private create(): Promise<T> {
+    return this.options.create(this.options.select.value || undefined);
+  }
+
+  private show(track: T | undefined, note: string): void {
+    this.track = track;
+    this.options.changed(track, note);
     this.draw();
   }
 
@@ -192,11 +213,11 @@ class DeviceSwitch<T extends LocalAudioTrack | LocalVideoTrack> {
   }
 }
 
-function showPreview(track: LocalVideoTrack | undefined, problem: string): void {
+function showPreview(track: LocalVideoTrack | undefined, text: string): void {
   if (track) track.attach(video);
   else video.srcObject = null;
   video.hidden = !track;
-  note.textContent = track ? '' : problem || 'Your camera is off';
+  note.textContent = track ? '' : text || 'Your camera is off';
 }
 
 function deviceProblem(noun: string, error: unknown): string {

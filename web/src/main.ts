@@ -30,7 +30,7 @@ async function join(entry: Entry): Promise<void> {
     await call.connect(access);
     history.replaceState(null, '', roomLink(room));
     show('call');
-    await call.enter(room, lobby.takeTracks());
+    call.enter(room, lobby.takeTracks());
   } catch (error) {
     lobby.fail(explain(error));
   } finally {

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { once } from 'node:events';
 import { start, stop } from './children.mjs';
 import { HERE, PYTHON } from './paths.mjs';
-import { until, Waiting } from './wait.mjs';
+import { pause, until, Waiting } from './wait.mjs';
 
 const PROGRAMS = {
   python: [PYTHON, '-u', path.join(HERE, 'peers/peer.py')],
@@ -18,6 +18,7 @@ const PROGRAMS = {
 export class SdkPeer {
   static async start(language, folder, options) {
     const peer = new SdkPeer();
+    peer.language = language;
     peer.name = options.identity;
     peer.heard = {};
     peer.data = [];
@@ -41,6 +42,13 @@ export class SdkPeer {
 
   send(command) {
     this.child.stdin.write(`${JSON.stringify(command)}\n`);
+  }
+
+  /** Has its statistics written to its log; the Node SDK has none. */
+  async keepStats() {
+    if (this.ended || this.language !== 'python') return;
+    this.send({ do: 'stats' });
+    await pause(1000);
   }
 
   async leave() {

@@ -6,6 +6,7 @@ import os
 import sys
 
 import numpy as np
+from google.protobuf.json_format import MessageToDict
 from livekit import rtc
 
 OPTIONS = json.loads(sys.argv[1])
@@ -98,9 +99,22 @@ async def commands(room):
                 topic=command["topic"],
                 destination_identities=command.get("to") or [],
             )
+        if command["do"] == "stats":
+            await say_stats(room)
         if command["do"] == "leave":
             break
     await room.disconnect()
+
+
+async def say_stats(room):
+    for participant in room.remote_participants.values():
+        for publication in participant.track_publications.values():
+            if not publication.track:
+                say(event="stats", **{"from": participant.identity}, track=publication.name, subscribed=False)
+                continue
+            for entry in await publication.track.get_stats():
+                if entry.HasField("inbound_rtp"):
+                    say(event="stats", **{"from": participant.identity}, track=publication.name, stats=MessageToDict(entry.inbound_rtp))
 
 
 async def main():
