@@ -169,7 +169,7 @@ class DeviceSwitch<T extends LocalAudioTrack | LocalVideoTrack> {
     void this.opening?.then((track) => track.stop(), () => {});
     const opening = this.wanted ? this.create() : undefined;
     this.opening = opening;
-    this.show(undefined, opening ? `Your ${this.options.noun} is being opened` : '');
+    this.show(undefined, opening ? `Starting the ${this.options.noun}…` : '');
     if (!opening) return;
     try {
       const track = await opening;
