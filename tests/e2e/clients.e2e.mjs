@@ -141,6 +141,10 @@ async function sidesInTheApi(server, participants) {
     check(points.length > 10, `${points.length} points`);
     const rates = points[8].rates;
     check(rates['[framesDecoded/s]'] > 1 && rates['[bytesReceived_in_bits/s]'] > 1000, JSON.stringify(rates));
+    const { reports } = await api(server, `/${number}/reports`);
+    const { client } = await api(server, `/${number}`);
+    check(reports.length === client.reports, `${reports.length} reports told of ${client.reports}`);
+    check(reports.every(({ at_ms, received_ms }, index) => received_ms > at_ms - 5000 && at_ms > (reports[index - 1]?.at_ms ?? 0)));
   }
   const admin = async (room) => {
     const token = (await run(FANLIGHT, ['token', 'create', '--identity', 'me', '--room-admin', '--room', room])).trim();

@@ -1,9 +1,9 @@
 //! The record as HTTP handlers ask for it.
 
-use fanlight_http::backend::{Record, RecordError, Series};
+use fanlight_http::backend::{Record, RecordError, Series, Span};
 use fanlight_store::collector::ClientsReader;
 use fanlight_store::{ReportError, TurnMonitor};
-use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject};
+use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject, StoredReport};
 use fanlight_telemetry::collector::sides::ClientSides;
 use fanlight_telemetry::turn_account::usage::{By, Price, Usage};
 use fanlight_telemetry::turn_account::{AllocationRecord, SessionRecord};
@@ -40,8 +40,12 @@ impl Record for OwnRecord {
     }
 
     fn client_series(&self, number: u64, series: &Series) -> Result<Vec<StoredObject>, RecordError> {
-        let range = (series.from_ns, series.to_ns);
-        self.clients.series(number, &series.kind, &series.id, range, series.limit).map_err(unreadable)
+        let Span { from_ns, to_ns, limit } = series.span;
+        self.clients.series(number, &series.kind, &series.id, (from_ns, to_ns), limit).map_err(unreadable)
+    }
+
+    fn client_reports(&self, number: u64, span: Span) -> Result<Vec<StoredReport>, RecordError> {
+        self.clients.reports(number, (span.from_ns, span.to_ns), span.limit).map_err(unreadable)
     }
 
     fn client_sides(&self, connection: &ClientConnection) -> Result<Option<ClientSides>, RecordError> {

@@ -11,7 +11,7 @@ use fanlight_base::PeerKey;
 use fanlight_control::{JoinError, JoinRequest};
 use fanlight_sfu::input::Request;
 use fanlight_sfu::output::Signal;
-use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject};
+use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject, StoredReport};
 use fanlight_telemetry::collector::sides::ClientSides;
 use fanlight_telemetry::turn_account::usage::{By, Price, Usage};
 use fanlight_telemetry::turn_account::{AllocationRecord, SessionRecord};
@@ -154,6 +154,9 @@ pub trait Record: Send + Sync {
     /// Objects of one type and id of a connection, by its number.
     fn client_series(&self, number: u64, series: &Series) -> Result<Vec<StoredObject>, RecordError>;
 
+    /// Reports of a connection, by its number.
+    fn client_reports(&self, number: u64, span: Span) -> Result<Vec<StoredReport>, RecordError>;
+
     /// The participant that a connection is of, and its tracks as both sides counted them; `None` when it is of none of ours.
     fn client_sides(&self, connection: &ClientConnection) -> Result<Option<ClientSides>, RecordError>;
 }
@@ -165,6 +168,13 @@ pub struct Series {
     pub kind: String,
     /// Their `id`.
     pub id: String,
+    /// Of which reports, and how many objects.
+    pub span: Span,
+}
+
+/// A part of a connection's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
     /// Of reports of this time or later, in nanoseconds since the Unix epoch.
     pub from_ns: u64,
     /// Of reports before this time.

@@ -5,14 +5,14 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
 use fanlight_base::{Now, PeerKey, Redacted};
 use fanlight_control::{JoinRequest, Limits};
-use fanlight_http::backend::{Backend, Record, RecordError, Records, Series, ToControl};
+use fanlight_http::backend::{Backend, Record, RecordError, Records, Series, Span, ToControl};
 use fanlight_http::{App, serve};
 use fanlight_livekit::server::Server;
 use fanlight_livekit::session::MESSAGE_BYTES_MAX;
 use fanlight_livekit::token::{Grants, Keys, VideoGrant, create};
 use fanlight_sfu::model::{ParticipantInfo, ParticipantState, RoomConfig, RoomInfo};
 use fanlight_sfu::output::{Joined, Signal};
-use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject};
+use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject, StoredReport};
 use fanlight_telemetry::collector::sides::ClientSides;
 use fanlight_telemetry::turn_account::usage::{By, Price, Usage};
 use fanlight_telemetry::turn_account::{AllocationRecord, SessionRecord};
@@ -69,6 +69,10 @@ impl Record for Nothing {
     }
 
     fn client_series(&self, _: u64, _: &Series) -> Result<Vec<StoredObject>, RecordError> {
+        Ok(Vec::new())
+    }
+
+    fn client_reports(&self, _: u64, _: Span) -> Result<Vec<StoredReport>, RecordError> {
         Ok(Vec::new())
     }
 

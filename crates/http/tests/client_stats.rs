@@ -7,13 +7,13 @@ mod rtcstats;
 use fanlight_base::{Now, Redacted};
 use fanlight_control::Limits;
 use fanlight_http::backend::{
-    Backend, BackendError, ClientReports, NotStored, Record, RecordError, Records, ReportSink, Series,
+    Backend, BackendError, ClientReports, NotStored, Record, RecordError, Records, ReportSink, Series, Span,
     Stored, Storing,
 };
 use fanlight_http::{App, ClientStats, CollectorKey, RtcStatsSnapshot, serve};
 use fanlight_livekit::server::Server;
 use fanlight_livekit::token::{Grants, Keys, VideoGrant, create};
-use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject};
+use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject, StoredReport};
 use fanlight_telemetry::collector::sides::ClientSides;
 use fanlight_telemetry::collector::{ClientReport, Source};
 use fanlight_telemetry::turn_account::usage::{By, Price, Usage};
@@ -107,13 +107,29 @@ impl Record for Three {
     }
 
     fn client_series(&self, number: u64, series: &Series) -> Result<Vec<StoredObject>, RecordError> {
-        assert_eq!((series.kind.as_str(), series.id.as_str(), series.limit), ("transport", "T 1", 1_000));
+        assert_eq!(
+            (series.kind.as_str(), series.id.as_str(), series.span.limit),
+            ("transport", "T 1", 1_000)
+        );
         let at = |s: u64, bytes: u64| StoredObject {
             kind: "transport".to_owned(),
             stats_ms: s as f64 * 1_000.0,
             ..object(number, &format!(r#"{{"bytesSent":{bytes}}}"#))
         };
         Ok(vec![at(1, 1_000), at(2, 3_000)])
+    }
+
+    fn client_reports(&self, number: u64, span: Span) -> Result<Vec<StoredReport>, RecordError> {
+        assert_eq!(span, Span { from_ns: 1_000_000_000, to_ns: 2_000_000_000, limit: 3 });
+        let said = StoredReport {
+            at_ns: number * 1_000_000_000,
+            received_ms: 1_040,
+            stored: 7,
+            unchanged: 2,
+            rejected: 1,
+            extra: r#"{"clock":0.10}"#.to_owned(),
+        };
+        Ok(vec![said.clone(), StoredReport { extra: "cut o".to_owned(), ..said }])
     }
 
     fn client_sides(&self, _: &ClientConnection) -> Result<Option<ClientSides>, RecordError> {
@@ -374,6 +390,8 @@ fn who_administers_a_room_reads_what_its_tokens_sent_and_nothing_else() {
         ("/api/v1/clients/2/latest", administers("a"), 404),
         ("/api/v1/clients/2/series?type=transport&id=T%201", administers("a"), 404),
         ("/api/v1/clients/1/series", administers("a"), 400),
+        ("/api/v1/clients/2/reports", administers("a"), 404),
+        ("/api/v1/clients/1/reports?type=codec", administers("a"), 400),
         ("/api/v1/clients/9", administers(""), 404),
         ("/api/v1/clients/1", administers("a"), 200),
     ] {
@@ -404,4 +422,16 @@ fn objects_are_told_as_they_came_with_derived_rates() {
     assert_eq!(points[1]["rates"]["[bytesSent_in_bits/s]"], 16_000.0);
     let one: Value = serde_json::from_str(&node.get("/api/v1/clients/1", &administers("")).body).unwrap();
     assert_eq!((one["client"]["first_ms"].as_u64(), &one["participant"]), (Some(1_000), &Value::Null));
+}
+
+#[test]
+fn reports_are_told_also_when_nothing_was_new_in_them() {
+    let node = Node::start(true);
+    let path = "/api/v1/clients/1/reports?from=1970-01-01T00:00:01Z&to=1970-01-01T00:00:02Z&limit=3";
+    let answer = node.get(path, &administers(""));
+    let told =
+        r#"{"at_ms":1000,"received_ms":1040,"stored":7,"unchanged":2,"rejected":1,"extra":{"clock":0.10}}"#;
+    assert!(answer.body.contains(told), "{}", answer.body);
+    let body: Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!((body["number"].as_u64(), &body["reports"][1]["extra"]), (Some(1), &Value::Null));
 }

@@ -3,11 +3,11 @@
 
 use fanlight_base::{Now, Redacted};
 use fanlight_control::Limits;
-use fanlight_http::backend::{Backend, BackendError, Record, RecordError, Records, Series};
+use fanlight_http::backend::{Backend, BackendError, Record, RecordError, Records, Series, Span};
 use fanlight_http::{App, serve};
 use fanlight_livekit::server::Server;
 use fanlight_livekit::token::{Grants, Keys, VideoGrant, create};
-use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject};
+use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject, StoredReport};
 use fanlight_telemetry::collector::sides::ClientSides;
 use fanlight_telemetry::turn_account::usage::{By, Bytes, Price, Usage};
 use fanlight_telemetry::turn_account::{AllocationRecord, SessionRecord};
@@ -75,6 +75,10 @@ impl Record for Asked {
     }
 
     fn client_series(&self, _: u64, _: &Series) -> Result<Vec<StoredObject>, RecordError> {
+        Ok(Vec::new())
+    }
+
+    fn client_reports(&self, _: u64, _: Span) -> Result<Vec<StoredReport>, RecordError> {
         Ok(Vec::new())
     }
 

@@ -3,10 +3,10 @@
 use super::parameters::{Asked, wrong};
 use super::{Scope, json, refuse};
 use crate::app::App;
-use crate::backend::{ReadError, Series};
+use crate::backend::{ReadError, Series, Span};
 use fanlight_livekit::http_rules::{Answer, HttpRequest};
 use fanlight_telemetry::collector::limits::{ID_BYTES_MAX, KIND_BYTES_MAX};
-use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject};
+use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject, StoredReport};
 use fanlight_telemetry::collector::rates::{Derived, Point, derived};
 use fanlight_telemetry::collector::sides::ClientSides;
 use serde::Serialize;
@@ -17,9 +17,9 @@ use serde_json::{Value, json as object};
 const ROWS_MAX: u64 = 1_000;
 /// Connections of one answer unless asked otherwise.
 const ROWS: u64 = 100;
-/// Objects of one answer, at about 2 kB each.
+/// Objects or reports of one answer, at about 2 kB each.
 const POINTS_MAX: u64 = 5_000;
-/// Objects of one answer unless asked otherwise.
+/// Objects or reports of one answer unless asked otherwise.
 const POINTS: u64 = 1_000;
 const MS: u64 = 1_000_000;
 /// A database that is away is back in seconds.
@@ -32,6 +32,7 @@ pub(super) enum What {
     One(u64),
     Latest(u64),
     Series(u64),
+    Reports(u64),
 }
 
 impl What {
@@ -47,6 +48,7 @@ impl What {
             "" if !rest.contains('/') => Some(Self::One(number)),
             "latest" => Some(Self::Latest(number)),
             "series" => Some(Self::Series(number)),
+            "reports" => Some(Self::Reports(number)),
             _ => None,
         }
     }
@@ -58,6 +60,7 @@ impl What {
             }
             Self::One(_) | Self::Latest(_) => &[],
             Self::Series(_) => &["type", "id", "from", "to", "limit"],
+            Self::Reports(_) => &["from", "to", "limit"],
         }
     }
 }
@@ -68,6 +71,13 @@ struct Latest {
     now_ms: u64,
     number: u64,
     objects: Vec<ObjectView>,
+}
+
+#[derive(Serialize)]
+struct ReportsAnswer {
+    now_ms: u64,
+    number: u64,
+    reports: Vec<ReportView>,
 }
 
 #[derive(Serialize)]
@@ -98,6 +108,17 @@ struct PointView {
     stats_ms: f64,
     object: Option<Box<RawValue>>,
     rates: Derived,
+}
+
+/// A report as it is told.
+#[derive(Serialize)]
+struct ReportView {
+    at_ms: u64,
+    received_ms: u64,
+    stored: u64,
+    unchanged: u64,
+    rejected: u64,
+    extra: Option<Box<RawValue>>,
 }
 
 /// A connection as it is told.
@@ -135,6 +156,13 @@ pub(super) async fn answer(
             let series = series_of(&asked)?;
             let connection = find(app, number, scope).await?;
             series_answer(app, connection.number, series).await
+        }
+        What::Reports(number) => {
+            let span = span_of(&asked)?;
+            let connection = find(app, number, scope).await?;
+            let read = app.record.read(move |record| record.client_reports(connection.number, span));
+            let reports: Vec<_> = read.await.map_err(unreadable)?.into_iter().map(report_view).collect();
+            Ok(json(200, &ReportsAnswer { now_ms: now_ms(app), number, reports }))
         }
     }
 }
@@ -212,10 +240,16 @@ fn series_of(asked: &Asked) -> Result<Series, Answer> {
         Some(text) if text.len() <= most => Ok(text),
         text => Err(wrong(name, &text.unwrap_or_default(), "one that `latest` tells")),
     };
-    let ns = |ms: u64| ms.saturating_mul(MS);
     Ok(Series {
         kind: needed("type", KIND_BYTES_MAX)?,
         id: needed("id", ID_BYTES_MAX)?,
+        span: span_of(asked)?,
+    })
+}
+
+fn span_of(asked: &Asked) -> Result<Span, Answer> {
+    let ns = |ms: u64| ms.saturating_mul(MS);
+    Ok(Span {
         from_ns: asked.time("from")?.map_or(0, ns),
         to_ns: asked.time("to")?.map_or(i64::MAX.unsigned_abs(), ns),
         limit: asked.number("limit", POINTS_MAX)?.unwrap_or(POINTS).max(1),
@@ -253,6 +287,17 @@ fn view(stored: StoredObject) -> ObjectView {
     }
 }
 
+fn report_view(stored: StoredReport) -> ReportView {
+    ReportView {
+        at_ms: stored.at_ns / MS,
+        received_ms: stored.received_ms,
+        stored: stored.stored,
+        unchanged: stored.unchanged,
+        rejected: stored.rejected,
+        extra: RawValue::from_string(stored.extra).ok(),
+    }
+}
+
 /// The reports may be on another machine: that is no fault of ours, and passes.
 fn unreadable(error: ReadError) -> Answer {
     if let ReadError::Record(_) = error {
@@ -275,6 +320,7 @@ mod tests {
         assert_eq!(What::of("clients/7"), Some(What::One(7)));
         assert_eq!(What::of("clients/7/latest"), Some(What::Latest(7)));
         assert_eq!(What::of("clients/7/series"), Some(What::Series(7)));
+        assert_eq!(What::of("clients/7/reports"), Some(What::Reports(7)));
         for path in
             ["clients/", "clients/x", "clients/7/", "clients/7/all", "clients/9223372036854775808", "client"]
         {
