@@ -7,13 +7,15 @@ import { run, start, stop } from './lib/children.mjs';
 import { flows } from './lib/media.mjs';
 import { freeTcpPorts } from './lib/server.mjs';
 import { certificate } from './lib/trust.mjs';
-import { statsAtTheEnd } from './lib/inpage.mjs';
+import { statsAtTheEnd, stopSending } from './lib/inpage.mjs';
 import { check, pause, until, Waiting, within } from './lib/wait.mjs';
 
 /** The record and a browser count the same bytes. */
 const AGREEMENT = 0.01;
 /** Long enough that connectivity checks, which browsers do not count, are less than the hundredth part. */
 const CALL_MS = 15_000;
+/** What is under way arrives: on a busy machine a browser reads TLS a good quarter of a second late. */
+const REST_MS = 2_000;
 const SECRET = 'a-secret-that-only-tests-know-0123456789';
 
 /** An address of this machine that browsers take for a server's: loopback only where there is nothing else. */
@@ -76,6 +78,8 @@ async function relayedCall(t, server, transport) {
   await pause(CALL_MS);
   await anna.screenshot(t.file('anna.png'));
   await ben.screenshot(t.file('ben.png'));
+  for (const page of [anna, ben]) await page.evaluate(stopSending);
+  await pause(REST_MS);
   const counted = {};
   for (const page of [anna, ben]) {
     const { pairs } = await page.evaluate(statsAtTheEnd);
