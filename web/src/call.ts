@@ -28,6 +28,8 @@ export class Call {
   private readonly tiles = new Map<string, Tile>();
   private readonly sounds = new Map<RemoteTrack, HTMLMediaElement>();
   private readonly listeners = new AbortController();
+  /** Buttons with an action at work; the next call is not bound by them. */
+  private readonly acting = new Set<HTMLButtonElement>();
   private entered = false;
   private stats: Stats | undefined;
 
@@ -67,22 +69,15 @@ export class Call {
     this.drawAll();
     roomName.focus();
     announce(`You are in ${roomName.textContent}.`);
-    void this.publish(tracks.audio);
-    void this.publish(tracks.video);
+    void this.act(micButton, () => this.publish(tracks.audio));
+    void this.act(cameraButton, () => this.publish(tracks.video));
   }
 
   private async publish(opening: Promise<LocalTrack | undefined>): Promise<void> {
-    const local = this.room.localParticipant;
-    try {
-      const track = await opening;
-      if (!track) return;
-      // While the device took its time the call may have ended, or the call's own button opened it.
-      if (!this.entered || local.getTrackPublication(track.source)) track.stop();
-      else await local.publishTrack(track);
-    } catch (error) {
-      this.warn(error);
-    }
-    this.drawAll();
+    const track = await opening;
+    // The call may have ended while the device took its time.
+    if (this.entered && track) await this.room.localParticipant.publishTrack(track);
+    else track?.stop();
   }
 
   private watchRoom(): void {
@@ -144,21 +139,24 @@ export class Call {
     screenButton.hidden = typeof navigator.mediaDevices?.getDisplayMedia !== 'function';
   }
 
-  /** One action at a time for each button: a second press while the first is at work does nothing. */
   private onClick(button: HTMLButtonElement, action: () => Promise<unknown>): void {
-    const press = async () => {
-      if (button.ariaDisabled === 'true') return;
-      button.ariaDisabled = 'true';
-      try {
-        await action();
-      } catch (error) {
-        this.warn(error);
-      } finally {
-        button.ariaDisabled = 'false';
-        this.drawAll();
-      }
-    };
-    button.addEventListener('click', () => void press(), { signal: this.listeners.signal });
+    button.addEventListener('click', () => void this.act(button, action), { signal: this.listeners.signal });
+  }
+
+  /** One action at a time for each button: a press while one is at work does nothing. */
+  private async act(button: HTMLButtonElement, action: () => Promise<unknown>): Promise<void> {
+    if (this.acting.has(button)) return;
+    this.acting.add(button);
+    button.ariaDisabled = 'true';
+    try {
+      await action();
+    } catch (error) {
+      if (this.entered) this.warn(error);
+    } finally {
+      this.acting.delete(button);
+      if (this.entered) button.ariaDisabled = 'false';
+      this.drawAll();
+    }
   }
 
   private drawAll(): void {
@@ -237,6 +235,7 @@ export class Call {
     this.entered = false;
     void this.stats?.stop();
     this.listeners.abort();
+    for (const button of this.acting) button.ariaDisabled = 'false';
     for (const tile of this.tiles.values()) tile.close();
     for (const element of this.sounds.values()) element.remove();
     this.tiles.clear();
