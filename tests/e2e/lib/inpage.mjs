@@ -62,7 +62,8 @@ export function instrument({ tcpOnly, relay }) {
   window.RTCPeerConnection = tcpOnly ? TcpOnly : Remembered;
 
   window.e2eReadStats = async () => {
-    const result = { peers: window.e2ePeers.length, pairs: [], inbound: [], outbound: [] };
+    const checks = { requestsSent: 0, requestsReceived: 0, responsesSent: 0, responsesReceived: 0 };
+    const result = { peers: window.e2ePeers.length, checks, pairs: [], inbound: [], outbound: [] };
     for (const peer of window.e2ePeers) {
       if (peer.connectionState === 'closed') continue;
       const stats = await peer.getStats();
@@ -71,6 +72,10 @@ export function instrument({ tcpOnly, relay }) {
       stats.forEach((entry) => selected.add(entry.selectedCandidatePairId));
       stats.forEach((entry) => {
         const codec = stats.get(entry.codecId)?.mimeType ?? '';
+        if (entry.type === 'candidate-pair') {
+          // Firefox counts none of these but the answers it got.
+          for (const key of Object.keys(result.checks)) result.checks[key] += entry[key] ?? 0;
+        }
         if (entry.type === 'candidate-pair' && entry.state === 'succeeded' && (entry.selected ?? entry.nominated)) {
           const local = stats.get(entry.localCandidateId);
           result.pairs.push({
