@@ -209,11 +209,44 @@ function joinsWhileOneOpens(held) {
   };
 }
 
+/** Devices that the browser allows only when the test says so. */
+function forbidDevices() {
+  const { mediaDevices } = navigator;
+  const open = mediaDevices.getUserMedia.bind(mediaDevices);
+  window.e2eAllowed = false;
+  mediaDevices.getUserMedia = async (constraints) => {
+    if (!window.e2eAllowed) throw new DOMException('Permission denied', 'NotAllowedError');
+    return open(constraints);
+  };
+}
+
+async function saysThatACameraIsForbidden(t) {
+  const server = await t.server();
+  const anna = await t.page('chromium');
+  anna.name = 'Anna';
+  await anna.inner.addInitScript(forbidDevices);
+  await anna.goto(`${server.http}/meet/?room=forbidden&name=Anna`);
+  await anna.click('join');
+  await anna.joined();
+  const banner = () => anna.text('banner');
+  await anna.click('camera');
+  await until('the page says why there is no camera', 5000, async () => {
+    const text = await banner();
+    return text === 'The browser does not allow the camera.' || new Waiting(text);
+  });
+  await anna.screenshot(t.file('forbidden.png'));
+  await anna.evaluate(() => (window.e2eAllowed = true));
+  await anna.click('camera');
+  await until('the camera is published', 10_000, () => cameraPublished(anna));
+  await until('nothing is said any more', 5000, async () => (await banner()) === '' || new Waiting(await banner()));
+}
+
 export const tests = {
   'one joins, mutes and leaves by keyboard alone, and others are told': joinByKeyboard,
   'a camera that is turned off while it opens stays off': turnsOffACameraThatOpens,
   'a camera that opens after its owner joined is published then': joinsWhileOneOpens('video'),
   'a camera is asked for once when its owner joined before the microphone was open': joinsWhileOneOpens('audio'),
+  'a camera that the browser does not allow is named, and comes when it is allowed': saysThatACameraIsForbidden,
   'the page fits a phone': fitsAPhone,
   'a shared screen arrives and goes': sharesTheScreen,
   'without tokens from the server the page asks for one': asksForAToken,

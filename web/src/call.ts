@@ -1,5 +1,6 @@
 import { DisconnectReason, ParticipantEvent, Room, RoomEvent, Track } from 'livekit-client';
 import type { LocalTrack, Participant, RemoteTrack } from 'livekit-client';
+import { deviceProblem, type Device } from './devices';
 import { announce, byId } from './dom';
 import { Grid } from './grid';
 import { icon, type IconName } from './icons';
@@ -9,6 +10,8 @@ import { roomLink, roomOptions, type Settings } from './settings';
 import { Tile, displayName } from './tile';
 import type { Access } from './token';
 
+/** What may fail of each kind while the call goes on; browsers tell of no loudspeaker that does. */
+const DEVICES: Partial<Record<MediaDeviceKind, Device>> = { audioinput: 'microphone', videoinput: 'camera' };
 const SOURCES = [Track.Source.Camera, Track.Source.ScreenShare] as const;
 
 const roomName = byId('room-name', HTMLHeadingElement);
@@ -31,6 +34,8 @@ export class Call {
   /** Buttons with an action at work; the next call is not bound by them. */
   private readonly acting = new Set<HTMLButtonElement>();
   private entered = false;
+  /** What went wrong with the last action, as the banner says it; what goes right takes it away. */
+  private problem = '';
   private stats: Stats | undefined;
 
   constructor(
@@ -69,8 +74,8 @@ export class Call {
     this.drawAll();
     roomName.focus();
     announce(`You are in ${roomName.textContent}.`);
-    void this.act(micButton, () => this.publish(tracks.audio));
-    void this.act(cameraButton, () => this.publish(tracks.video));
+    void this.act(micButton, () => this.publish(tracks.audio), 'microphone');
+    void this.act(cameraButton, () => this.publish(tracks.video), 'camera');
   }
 
   private async publish(opening: Promise<LocalTrack | undefined>): Promise<void> {
@@ -118,15 +123,15 @@ export class Call {
         announce('Connected again.');
         draw();
       })
-      .on(RoomEvent.MediaDevicesError, (error) => this.warn(error))
+      .on(RoomEvent.MediaDevicesError, (error, kind) => this.warn(error, kind && DEVICES[kind]))
       .on(RoomEvent.Disconnected, (reason) => this.end(reason));
     this.room.localParticipant.on(ParticipantEvent.IsSpeakingChanged, draw);
   }
 
   private bindControls(): void {
     const { localParticipant: local } = this.room;
-    this.onClick(micButton, () => local.setMicrophoneEnabled(!local.isMicrophoneEnabled));
-    this.onClick(cameraButton, () => local.setCameraEnabled(!local.isCameraEnabled));
+    this.onClick(micButton, () => local.setMicrophoneEnabled(!local.isMicrophoneEnabled), 'microphone');
+    this.onClick(cameraButton, () => local.setCameraEnabled(!local.isCameraEnabled), 'camera');
     this.onClick(screenButton, () => local.setScreenShareEnabled(!local.isScreenShareEnabled, { audio: true }));
     this.onClick(soundButton, () => this.room.startAudio());
     this.onClick(leaveButton, () => this.room.disconnect());
@@ -139,19 +144,20 @@ export class Call {
     screenButton.hidden = typeof navigator.mediaDevices?.getDisplayMedia !== 'function';
   }
 
-  private onClick(button: HTMLButtonElement, action: () => Promise<unknown>): void {
-    button.addEventListener('click', () => void this.act(button, action), { signal: this.listeners.signal });
+  private onClick(button: HTMLButtonElement, action: () => Promise<unknown>, device?: Device): void {
+    button.addEventListener('click', () => void this.act(button, action, device), { signal: this.listeners.signal });
   }
 
   /** One action at a time for each button: a press while one is at work does nothing. */
-  private async act(button: HTMLButtonElement, action: () => Promise<unknown>): Promise<void> {
+  private async act(button: HTMLButtonElement, action: () => Promise<unknown>, device?: Device): Promise<void> {
     if (this.acting.has(button)) return;
     this.acting.add(button);
     button.ariaDisabled = 'true';
     try {
       await action();
+      if (banner.textContent === this.problem) this.say('');
     } catch (error) {
-      if (this.entered) this.warn(error);
+      if (this.entered) this.warn(error, device);
     } finally {
       this.acting.delete(button);
       if (this.entered) button.ariaDisabled = 'false';
@@ -214,10 +220,13 @@ export class Call {
     soundButton.hidden = this.room.canPlaybackAudio;
   }
 
-  private warn(error: unknown): void {
-    // Closing the browser's own picker is an answer, not a fault.
-    if (error instanceof Error && error.name === 'NotAllowedError') return;
-    this.say(error instanceof Error ? error.message : String(error));
+  private warn(error: unknown, device?: Device): void {
+    const name = error instanceof Error ? error.name : '';
+    // Closing the browser's own picker of screens is an answer, not a fault.
+    if (name === 'NotAllowedError' && !device) return;
+    const message = error instanceof Error ? error.message : String(error);
+    this.problem = device && error instanceof DOMException ? `${deviceProblem(device, error)}.` : message;
+    this.say(this.problem);
   }
 
   private say(message: string): void {

@@ -1,5 +1,6 @@
 import { Room, createLocalAudioTrack, createLocalVideoTrack, VideoPresets } from 'livekit-client';
 import type { LocalAudioTrack, LocalVideoTrack } from 'livekit-client';
+import { deviceProblem, type Device } from './devices';
 import { byId } from './dom';
 import { icon } from './icons';
 import type { Settings } from './settings';
@@ -125,7 +126,7 @@ interface SwitchOptions<T> {
   button: HTMLButtonElement;
   select: HTMLSelectElement;
   kind: 'audioinput' | 'videoinput';
-  noun: string;
+  noun: Device;
   icons: ['mic', 'micOff'] | ['camera', 'cameraOff'];
   create: (deviceId: string | undefined) => Promise<T>;
   changed: (track: T | undefined, note: string) => void;
@@ -218,12 +219,4 @@ function showPreview(track: LocalVideoTrack | undefined, text: string): void {
   else video.srcObject = null;
   video.hidden = !track;
   note.textContent = track ? '' : text || 'Your camera is off';
-}
-
-function deviceProblem(noun: string, error: unknown): string {
-  const name = error instanceof Error ? error.name : '';
-  if (!window.isSecureContext) return `A ${noun} needs a secure page (https or this machine)`;
-  if (name === 'NotAllowedError') return `The browser does not allow the ${noun}`;
-  if (name === 'NotFoundError') return `No ${noun} found`;
-  return `The ${noun} cannot be opened`;
 }
