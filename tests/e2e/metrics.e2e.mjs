@@ -1,7 +1,7 @@
 // What LiveKit's clients measure comes over their data channels, and stands beside what the server knows of the call.
 import { DataPacket, MetricLabel } from '@livekit/protocol';
 import { api, clients } from './clients.e2e.mjs';
-import { collectData, readData, sendPacket } from './lib/inpage.mjs';
+import { collectData, readData, sendPackets } from './lib/inpage.mjs';
 import { flows } from './lib/media.mjs';
 import { freeTcpPorts } from './lib/server.mjs';
 import { check, until, Waiting } from './lib/wait.mjs';
@@ -55,8 +55,8 @@ async function measured(t) {
     ],
     events: [{ label: OWN + 3, agoMs, metadata: '{"of":"ben"}' }],
   });
-  await ben.evaluate(sendPacket, packet(batch([1, 1, 2], 700)));
-  await ben.evaluate(sendPacket, packet(batch([2, 5], 300)));
+  await ben.evaluate(sendPackets, { bytes: packet(batch([1, 1, 2], 700)), times: 1 });
+  await ben.evaluate(sendPackets, { bytes: packet(batch([2, 5], 300)), times: 1 });
   const row = await until('both batches are stored', 15_000, async () => {
     const [found, ...more] = await clients(server, { source: 'livekit' });
     check(more.length === 0, JSON.stringify(more));
@@ -108,8 +108,7 @@ async function isShown(t, server, number) {
 
 /** What is too much is refused, and the call goes on. */
 async function floods(server, port, page, batch) {
-  const bytes = packet(batch);
-  for (let sent = 0; sent < BATCHES_MAX + 50; sent += 1) await page.evaluate(sendPacket, bytes);
+  await page.evaluate(sendPackets, { bytes: packet(batch), times: BATCHES_MAX + 50 });
   await until('the flood is over', 15_000, async () => {
     const stored = await prometheus(server, port, 'fanlight_client_metrics_batches_total');
     const refused = await prometheus(server, port, 'fanlight_shard_metrics_refused_total');

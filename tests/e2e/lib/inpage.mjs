@@ -219,7 +219,7 @@ export function sendData({ text, reliable, topic, to }) {
 }
 
 /** Sends a LiveKit data packet by the SDK's own way; the SDK has no call for a packet of one's choice, but a class of packets. */
-export async function sendPacket(bytes) {
+export async function sendPackets({ bytes, times }) {
   const { engine, localParticipant } = window.fanlight.room;
   const send = engine.sendDataPacket;
   const Packet = await new Promise((resolve) => {
@@ -227,8 +227,9 @@ export async function sendPacket(bytes) {
     localParticipant.publishData(new Uint8Array(), { reliable: true });
   });
   engine.sendDataPacket = send;
+  const packet = Packet.fromBinary(Uint8Array.from(bytes));
   // 0 is the reliable channel.
-  await engine.sendDataPacket(Packet.fromBinary(Uint8Array.from(bytes)), 0);
+  for (let sent = 0; sent < times; sent += 1) await engine.sendDataPacket(packet, 0);
 }
 
 /** Stops every sender's encoder without telling the server, so that both ends can be counted at rest. */
