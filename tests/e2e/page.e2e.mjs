@@ -209,13 +209,14 @@ function joinsWhileOneOpens(held) {
   };
 }
 
-/** Devices that the browser allows only when the test says so. */
+/** Devices of which the browser allows only the kinds that the test says. */
 function forbidDevices() {
   const { mediaDevices } = navigator;
   const open = mediaDevices.getUserMedia.bind(mediaDevices);
-  window.e2eAllowed = false;
+  window.e2eAllowed = [];
   mediaDevices.getUserMedia = async (constraints) => {
-    if (!window.e2eAllowed) throw new DOMException('Permission denied', 'NotAllowedError');
+    const forbidden = ['audio', 'video'].some((kind) => constraints[kind] && !window.e2eAllowed.includes(kind));
+    if (forbidden) throw new DOMException('Permission denied', 'NotAllowedError');
     return open(constraints);
   };
 }
@@ -228,17 +229,22 @@ async function saysThatACameraIsForbidden(t) {
   await anna.goto(`${server.http}/meet/?room=forbidden&name=Anna`);
   await anna.click('join');
   await anna.joined();
-  const banner = () => anna.text('banner');
+  const says = (what, wanted) =>
+    until(what, 5000, async () => {
+      const text = await anna.text('banner');
+      return text === wanted || new Waiting(text);
+    });
   await anna.click('camera');
-  await until('the page says why there is no camera', 5000, async () => {
-    const text = await banner();
-    return text === 'The browser does not allow the camera.' || new Waiting(text);
-  });
+  await says('the page says why there is no camera', 'The browser does not allow the camera.');
   await anna.screenshot(t.file('forbidden.png'));
-  await anna.evaluate(() => (window.e2eAllowed = true));
+  await anna.evaluate(() => (window.e2eAllowed = ['audio']));
+  await anna.click('mic');
+  await until('the microphone is published', 10_000, async () => (await anna.label('mic')) === 'Mute microphone');
+  await says('the camera is still missing', 'The browser does not allow the camera.');
+  await anna.evaluate(() => (window.e2eAllowed = ['audio', 'video']));
   await anna.click('camera');
   await until('the camera is published', 10_000, () => cameraPublished(anna));
-  await until('nothing is said any more', 5000, async () => (await banner()) === '' || new Waiting(await banner()));
+  await says('nothing is said any more', '');
 }
 
 export const tests = {

@@ -10,8 +10,6 @@ import { roomLink, roomOptions, type Settings } from './settings';
 import { Tile, displayName } from './tile';
 import type { Access } from './token';
 
-/** What may fail of each kind while the call goes on; browsers tell of no loudspeaker that does. */
-const DEVICES: Partial<Record<MediaDeviceKind, Device>> = { audioinput: 'microphone', videoinput: 'camera' };
 const SOURCES = [Track.Source.Camera, Track.Source.ScreenShare] as const;
 
 const roomName = byId('room-name', HTMLHeadingElement);
@@ -34,8 +32,8 @@ export class Call {
   /** Buttons with an action at work; the next call is not bound by them. */
   private readonly acting = new Set<HTMLButtonElement>();
   private entered = false;
-  /** What went wrong with the last action, as the banner says it; what goes right takes it away. */
-  private problem = '';
+  /** The button whose action went wrong last, and what the banner says of it until that button's action goes right. */
+  private problem: { button: HTMLButtonElement; message: string } | undefined;
   private stats: Stats | undefined;
 
   constructor(
@@ -123,7 +121,6 @@ export class Call {
         announce('Connected again.');
         draw();
       })
-      .on(RoomEvent.MediaDevicesError, (error, kind) => this.warn(error, kind && DEVICES[kind]))
       .on(RoomEvent.Disconnected, (reason) => this.end(reason));
     this.room.localParticipant.on(ParticipantEvent.IsSpeakingChanged, draw);
   }
@@ -155,9 +152,10 @@ export class Call {
     button.ariaDisabled = 'true';
     try {
       await action();
-      if (banner.textContent === this.problem) this.say('');
+      const { problem } = this;
+      if (problem?.button === button && banner.textContent === problem.message) this.say('');
     } catch (error) {
-      if (this.entered) this.warn(error, device);
+      if (this.entered) this.warn(button, error, device);
     } finally {
       this.acting.delete(button);
       if (this.entered) button.ariaDisabled = 'false';
@@ -220,13 +218,15 @@ export class Call {
     soundButton.hidden = this.room.canPlaybackAudio;
   }
 
-  private warn(error: unknown, device?: Device): void {
-    const name = error instanceof Error ? error.name : '';
-    // Closing the browser's own picker of screens is an answer, not a fault.
-    if (name === 'NotAllowedError' && !device) return;
-    const message = error instanceof Error ? error.message : String(error);
-    this.problem = device && error instanceof DOMException ? `${deviceProblem(device, error)}.` : message;
-    this.say(this.problem);
+  private warn(button: HTMLButtonElement, error: unknown, device?: Device): void {
+    let message = error instanceof Error ? error.message : String(error);
+    if (error instanceof DOMException) {
+      if (device) message = `${deviceProblem(device, error)}.`;
+      // Closing the browser's own picker of screens is an answer, not a fault.
+      else if (error.name === 'NotAllowedError') return;
+    }
+    this.problem = { button, message };
+    this.say(message);
   }
 
   private say(message: string): void {
