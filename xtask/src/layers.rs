@@ -39,7 +39,6 @@ const ARROWS: &[(&str, &[&str])] = &[
 const RESERVED: &[(&str, &[&str])] = &[
     ("is", &["transport"]),
     ("dimpl", &["transport"]),
-    ("rtc-sctp", &["transport"]),
     ("sctp-proto", &["transport"]),
     ("stun-types", &["turn"]),
     ("turn-types", &["turn"]),

@@ -1,4 +1,4 @@
-//! Measures what the server costs: `fanlight-bench plane|sockets|joins|memory|accounting|turn|collector`.
+//! Measures what the server costs: `fanlight-bench plane|sockets|sctp|joins|memory|accounting|turn|collector`.
 //!
 //! Every figure is one line, `name<TAB>value<TAB>unit`. docs/performance.md says what each of them means.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints what it measured")]
@@ -17,6 +17,7 @@ mod participant;
 mod payload;
 mod plane;
 mod process;
+mod sctp;
 mod server;
 mod sockets;
 mod stage;
@@ -38,6 +39,8 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["plane", filter @ ..] => plane::run(filter.first().copied()),
         ["sockets"] => sockets::run(),
+        ["sctp"] => sctp::run(),
+        ["sctp", part] => sctp::run_part(part),
         ["joins"] => joins::run(),
         ["memory"] => memory::run(),
         ["turn"] => turn::run(),
@@ -45,7 +48,7 @@ fn main() -> ExitCode {
         ["accounting"] => accounting::run(),
         ["accounting", part] => accounting::run_part(part),
         ["collector", rest @ ..] => collector::run(rest),
-        _ => Err("fanlight-bench plane|sockets|joins|memory|accounting|turn|collector".into()),
+        _ => Err("fanlight-bench plane|sockets|sctp|joins|memory|accounting|turn|collector".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -16,14 +16,13 @@ pub const BUFFERED_LOW_BYTES: usize = 64 << 10;
 /// Receive window announced to the peer, in bytes: four of the largest messages.
 pub const RECEIVE_WINDOW_BYTES: u32 = 256 << 10;
 
-/// DATA bytes taken after our window fell to zero and stayed there. `rtc-sctp` accepts the next chunk of an unfinished
-/// message past the window, so an endless message would grow without bound; an honest sender only probes then.
+/// Bytes of packets taken after our window fell to zero and stayed there; an honest sender only probes then.
 pub const RECEIVE_EXCESS_BYTES_MAX: u64 = 1 << 20;
 
 /// Streams offered to the peer; browsers use a handful.
 pub const STREAMS_MAX: u16 = 1024;
 
-/// Streams in use at one time, with or without a channel; `rtc-sctp` makes state for every id it sees.
+/// Streams in use at one time, with or without a channel; `sctp-proto` makes state for every id it sees.
 pub const STREAMS_OPEN_MAX: usize = 256;
 
 /// Data channels of one transport; LiveKit's clients open two or three.
@@ -38,15 +37,53 @@ pub const EVENTS_MAX: usize = 1024;
 /// Of which data messages leave this many free for state changes.
 pub const EVENTS_RESERVED: usize = 256;
 
-/// SCTP packets of a burst, and packets per millisecond after it (38 Mbit/s). `rtc-sctp` has neither burst limit nor
-/// pacing; a whole window at once overflows a browser's receive buffer and then stalls for its 1 s retransmission
-/// timeout.
+/// SCTP packets of a burst, and packets per millisecond after it (38 Mbit/s). `sctp-proto` has neither burst limit nor
+/// pacing; a whole window at once overflows a browser's receive buffer and then stalls for a retransmission timeout.
 pub const SCTP_BURST_PACKETS: u64 = 16;
 /// See [`SCTP_BURST_PACKETS`].
 pub const SCTP_PACKETS_PER_MS: u64 = 4;
 
 /// SCTP packet size: with 37 bytes of DTLS record it stays within a 1,200-byte UDP payload, which passes everywhere.
 pub const SCTP_PACKET_BYTES: u32 = 1160;
+
+/// Largest SCTP packet taken. Every WebRTC stack keeps to about 1,200 bytes; a packet's cost grows with its chunks.
+pub const SCTP_RECEIVED_BYTES_MAX: usize = 2048;
+
+/// How far a DATA chunk may be ahead of what we have acknowledged, in chunks: four of our windows in full-sized chunks. It
+/// bounds what the library sorts while one chunk is missing.
+pub const SCTP_TSN_WINDOW: u32 = 1024;
+
+/// DATA chunks that may be held without being read: what [`SCTP_TSN_WINDOW`] allows above a gap, and below it the fragments of
+/// one message: their numbers follow each other, so that no other message begins before the last of them.
+pub const SCTP_HELD_CHUNKS_MAX: usize = SCTP_TSN_WINDOW as usize + 256;
+
+/// New DATA chunks of a packet times chunks held: what the library compares for one packet, some 50 µs. Sixteen small messages
+/// in a packet with everything held that may be held.
+pub const SCTP_PACKET_WORK_MAX: usize = 16 * SCTP_HELD_CHUNKS_MAX;
+
+/// DATA chunks between two SACKs; many turns bring fewer, which are acknowledged by one.
+pub const SCTP_SACK_EVERY_CHUNKS: usize = 256;
+
+/// Chunks taken between two SACKs that we have already acknowledged; one would do to acknowledge again.
+pub const SCTP_DUPLICATES_MAX: usize = 16;
+
+/// Gap blocks in a SACK of ours: with [`SCTP_DUPLICATES_MAX`] it stays below [`SCTP_PACKET_BYTES`].
+pub const SCTP_GAPS_SENT_MAX: usize = 256;
+
+/// Streams named by one FORWARD TSN: as many as there may be channels.
+pub const FORWARDED_STREAMS_MAX: usize = CHANNELS_MAX;
+
+/// Content of a HEARTBEAT, which is sent back; senders put a time and an address in it.
+pub const HEARTBEAT_BYTES_MAX: usize = 1024;
+
+/// Retransmission timeout before a round trip was measured, as in libwebrtc's dcSCTP.
+pub const SCTP_RTO_INITIAL: Duration = Duration::from_millis(500);
+
+/// Shortest retransmission timeout: twice the 200 ms that Pion and usrsctp may hold an acknowledgement back.
+pub const SCTP_RTO_MIN: Duration = Duration::from_millis(400);
+
+/// Longest retransmission timeout: what was lost in an outage comes soon after it.
+pub const SCTP_RTO_MAX: Duration = Duration::from_secs(2);
 
 /// UDP payload of DTLS handshake datagrams.
 pub const DTLS_MTU_BYTES: usize = 1200;

@@ -25,3 +25,8 @@ fn dcep_survives_its_corpus() {
 fn client_hello_collection_survives_its_corpus() {
     replay("transport_client_hello", MUTATIONS, fuzzing::fuzz_client_hello);
 }
+
+#[test]
+fn sctp_survives_its_corpus() {
+    replay("transport_sctp", MUTATIONS, fuzzing::fuzz_sctp);
+}

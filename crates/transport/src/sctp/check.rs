@@ -1,7 +1,30 @@
-//! Form of SCTP packets. `rtc-sctp` trusts lengths inside chunks and parameters in places and would panic on them, so
-//! nothing reaches it whose lengths do not fit (RFC 9260 §3, RFC 6525 §4, RFC 3758 §3).
+//! Form of SCTP packets. Libraries trust lengths inside chunks and parameters in places and would panic on them, so
+//! nothing reaches ours whose lengths do not fit (RFC 9260 §3, RFC 6525 §4, RFC 3758 §3).
 
-const HEADER_BYTES: usize = 12;
+/// Ports, verification tag and checksum.
+pub(super) const HEADER_BYTES: usize = 12;
+
+/// A chunk of a packet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawChunk<'a> {
+    /// Its type.
+    pub(super) kind: u8,
+    /// Behind the chunk's header, without padding.
+    pub(super) value: &'a [u8],
+    /// With header and padding.
+    pub(super) whole: &'a [u8],
+}
+
+/// The chunks of a packet, up to the first whose length does not fit.
+pub(super) fn chunks(packet: &[u8]) -> impl Iterator<Item = RawChunk<'_>> {
+    let mut rest = packet.get(HEADER_BYTES..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (kind, value, tail) = next_chunk(rest)?;
+        let whole = rest.get(..rest.len() - tail.len())?;
+        rest = tail;
+        Some(RawChunk { kind, value, whole })
+    })
+}
 
 /// Whether every length in the packet fits. Types that are not known here are left to the library, which refuses them.
 pub(super) fn is_well_formed(packet: &[u8]) -> bool {

@@ -1,37 +1,30 @@
-//! SCTP over DTLS and its data channels: `rtc-sctp` with what it leaves to its user.
+//! SCTP over DTLS and its data channels: a library behind [`Association`], with what it leaves to its user.
 //!
 //! That is: accepting only (two INITs that cross would make two associations), answering a repeated INIT, pacing,
-//! bounds on what is buffered both ways, and the data channel protocol.
+//! bounds on what a peer can cost, and the data channel protocol.
 
+mod association;
 mod check;
+mod guard;
+#[doc(hidden)]
+pub mod handmade;
+mod proto;
 
-use crate::dcep::{self, Message, Open, Reliability};
+use crate::dcep::{self, Message, Open};
 use crate::limits::{
-    BUFFERED_LOW_BYTES, CHANNELS_MAX, MESSAGE_BYTES_MAX, RECEIVE_EXCESS_BYTES_MAX, RECEIVE_WINDOW_BYTES,
-    SCTP_BURST_PACKETS, SCTP_PACKET_BYTES, SCTP_PACKETS_PER_MS, SEND_BUFFER_BYTES_MAX, STREAMS_MAX,
-    STREAMS_OPEN_MAX,
+    CHANNELS_MAX, MESSAGE_BYTES_MAX, RECEIVE_EXCESS_BYTES_MAX, SCTP_BURST_PACKETS, SCTP_PACKETS_PER_MS,
+    SEND_BUFFER_BYTES_MAX, STREAMS_OPEN_MAX,
 };
+use association::{Association, AssociationEvent, Ppid};
 use bytes::Bytes;
-use rtc_sctp::{
-    Association, AssociationHandle, DatagramEvent, Endpoint, EndpointConfig, Event, Payload,
-    PayloadProtocolIdentifier as Ppid, ReliabilityType, ServerConfig, StreamEvent, TransportConfig,
-    max_payload_size_for_mtu,
-};
+use guard::{Guard, be32, kind};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// SCTP runs inside DTLS; the addresses its library asks for mean nothing there.
-const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5000));
-const CHUNK_DATA: u8 = 0;
-const CHUNK_INIT: u8 = 1;
-const CHUNK_INIT_ACK: u8 = 2;
-const CHUNK_SACK: u8 = 3;
-/// Where the first chunk's type and the fields of a SACK and an INIT stand (RFC 9260 §3).
+/// Where the first chunk's type and the fields of an INIT stand (RFC 9260 §3).
 const FIRST_CHUNK_AT: usize = 12;
 const INITIATE_TAG_AT: usize = 16;
-const SACK_WINDOW_AT: usize = 20;
+const INITIAL_TSN_AT: usize = 28;
 /// Credit that one SCTP packet costs, in nanoseconds.
 const PACKET_CREDIT_NS: u64 = 1_000_000 / SCTP_PACKETS_PER_MS;
 
@@ -73,8 +66,11 @@ pub struct SctpCounters {
     pub too_large: u64,
     /// DCEP messages that were malformed, or asked for more than [`CHANNELS_MAX`] channels.
     pub refused_open: u64,
-    /// Associations ended because the peer sent far beyond its window or used too many streams.
+    /// Associations ended because the peer sent far beyond its window, used too many streams, or sent chunks without end that
+    /// make no message.
     pub violations: u64,
+    /// Chunks and packets that were left out as if lost: out of place, not needed, or dearer than they are worth.
+    pub refused: u64,
 }
 
 #[derive(Debug)]
@@ -96,9 +92,10 @@ enum ChannelState {
 
 /// The association with the peer, once it has begun one, and the channels.
 pub(crate) struct Sctp {
-    endpoint: Endpoint,
-    association: Option<(AssociationHandle, Association)>,
-    /// Initiate tag of the peer's INIT, and our answer as long as it may be needed again.
+    association: Option<Box<dyn Association>>,
+    guard: Guard,
+    /// The peer's INIT and its initiate tag, and our answer as long as it may be needed again.
+    init: Bytes,
     initiate_tag: u32,
     init_ack: Option<Bytes>,
     established: bool,
@@ -111,7 +108,6 @@ pub(crate) struct Sctp {
     paced: VecDeque<Bytes>,
     credit_ns: u64,
     credited: Option<Instant>,
-    window_zero: bool,
     excess_bytes: u64,
     counters: SctpCounters,
 }
@@ -119,8 +115,9 @@ pub(crate) struct Sctp {
 impl Sctp {
     pub(crate) fn new() -> Self {
         Self {
-            endpoint: endpoint(),
             association: None,
+            guard: Guard::new(0),
+            init: Bytes::new(),
             initiate_tag: 0,
             init_ack: None,
             established: false,
@@ -132,7 +129,6 @@ impl Sctp {
             paced: VecDeque::new(),
             credit_ns: SCTP_BURST_PACKETS * PACKET_CREDIT_NS,
             credited: None,
-            window_zero: false,
             excess_bytes: 0,
             counters: SctpCounters::default(),
         }
@@ -143,8 +139,8 @@ impl Sctp {
         self.parity = u16::from(!client);
     }
 
-    pub(crate) const fn counters(&self) -> SctpCounters {
-        self.counters
+    pub(crate) fn counters(&self) -> SctpCounters {
+        SctpCounters { refused: self.counters.refused + self.guard.refused(), ..self.counters }
     }
 
     /// Takes a decrypted SCTP packet.
@@ -153,36 +149,16 @@ impl Sctp {
             self.counters.malformed += 1;
             return;
         }
-        if packet.get(FIRST_CHUNK_AT) == Some(&CHUNK_INIT) && !self.prepare_for_init(packet, events) {
-            return;
+        if packet.get(FIRST_CHUNK_AT) == Some(&kind::INIT) {
+            self.receive_init(now, packet, events);
+        } else {
+            self.receive_other(now, packet, events);
         }
-        if self.window_zero {
-            self.excess_bytes = self.excess_bytes.saturating_add(packet.len() as u64);
-            if self.excess_bytes > RECEIVE_EXCESS_BYTES_MAX {
-                self.counters.violations += 1;
-                self.abort(now, events);
-                return;
-            }
-        }
-        match self.endpoint.handle(now, NOWHERE, None, Bytes::copy_from_slice(packet)) {
-            Some((handle, DatagramEvent::NewAssociation(association))) => {
-                self.association = Some((handle, association));
-            }
-            Some((handle, DatagramEvent::AssociationEvent(event))) => {
-                if let Some((known, association)) = &mut self.association
-                    && *known == handle
-                {
-                    association.handle_event(event);
-                }
-            }
-            _ => {}
-        }
-        self.after_input(now, events);
     }
 
     /// Lets time pass.
     pub(crate) fn tick(&mut self, now: Instant, events: &mut Vec<ChannelEvent>) {
-        if let Some((_, association)) = &mut self.association {
+        if let Some(association) = &mut self.association {
             if association.poll_timeout().is_some_and(|deadline| deadline <= now) {
                 association.handle_timeout(now);
             }
@@ -197,22 +173,18 @@ impl Sctp {
             if left == 0 {
                 return true;
             }
-            let Some((_, association)) = &mut self.association else { break };
-            let message = association.stream(stream).ok().and_then(|mut stream| stream.read().ok().flatten());
-            let Some(chunks) = message else {
+            let Some(association) = &mut self.association else { break };
+            let Some(message) = association.read(stream) else {
                 self.readable.remove(&stream);
                 continue;
             };
             left -= 1;
-            if chunks.len() > MESSAGE_BYTES_MAX {
+            self.guard.read(message.chunks);
+            if message.bytes.len() > MESSAGE_BYTES_MAX {
                 self.counters.too_large += 1;
                 continue;
             }
-            let mut bytes = vec![0; chunks.len()];
-            if chunks.read(&mut bytes).is_err() {
-                continue;
-            }
-            self.deliver(now, stream, chunks.ppi, bytes, events);
+            self.deliver(now, stream, message.ppid, message.bytes, events);
         }
         self.readable.clear();
         false
@@ -234,7 +206,7 @@ impl Sctp {
 
     /// When [`Sctp::tick`] or [`Sctp::next_packet`] has something to do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let timer = self.association.as_ref().and_then(|(_, association)| association.poll_timeout());
+        let timer = self.association.as_ref().and_then(|association| association.poll_timeout());
         let pace = if self.paced.is_empty() {
             None
         } else {
@@ -278,16 +250,14 @@ impl Sctp {
             (false, true) => (Ppid::StringEmpty, &[0][..]),
             (true, true) => (Ppid::BinaryEmpty, &[0][..]),
         };
-        let (_, association) = self.association.as_mut().ok_or(SendDataError::NotOpen)?;
-        let mut stream = association.stream(stream).map_err(|_| SendDataError::NotOpen)?;
-        stream.write_with_ppi(now, bytes, ppid).map(|_| ()).map_err(|_| SendDataError::NotOpen)
+        let association = self.association.as_mut().ok_or(SendDataError::NotOpen)?;
+        if association.write(now, stream, ppid, bytes) { Ok(()) } else { Err(SendDataError::NotOpen) }
     }
 
     /// Bytes of a channel that are not acknowledged yet.
     pub(crate) fn buffered_bytes(&mut self, id: ChannelId) -> usize {
         let Some(stream) = self.sending_stream(id) else { return 0 };
-        let Some((_, association)) = &mut self.association else { return 0 };
-        association.stream(stream).ok().and_then(|stream| stream.buffered_amount().ok()).unwrap_or(0)
+        self.association.as_mut().map_or(0, |association| association.buffered_bytes(stream))
     }
 
     /// Closes a channel by resetting its stream (RFC 8831 §6.7); [`ChannelEvent::Closed`] follows.
@@ -297,10 +267,10 @@ impl Sctp {
             return;
         }
         channel.state = ChannelState::Closing;
-        let reset =
-            channel.stream.zip(self.association.as_mut()).is_some_and(|(stream, (_, association))| {
-                association.stream(stream).is_ok_and(|mut stream| stream.close(now).is_ok())
-            });
+        let reset = channel
+            .stream
+            .zip(self.association.as_mut())
+            .is_some_and(|(stream, association)| association.reset_stream(now, stream));
         if !reset {
             self.channels.remove(&id);
             events.push(ChannelEvent::Closed { id });
@@ -308,47 +278,77 @@ impl Sctp {
     }
 
     /// Ends the association with an ABORT, which [`Sctp::next_packet`] gives out; every channel closes.
-    pub(crate) fn abort(&mut self, now: Instant, events: &mut Vec<ChannelEvent>) {
-        if let Some((_, mut association)) = self.association.take()
-            && association.abort().is_ok()
-        {
-            while let Some(message) = association.poll_transmit(now) {
-                if let Payload::RawEncode(packets) = message.message {
-                    self.urgent.extend(packets);
-                }
-            }
+    pub(crate) fn abort(&mut self, events: &mut Vec<ChannelEvent>) {
+        if self.association.take().is_some() {
+            self.urgent.extend(guard::packet_of(&self.init, self.initiate_tag, kind::ABORT));
         }
         self.forget_association(events);
     }
 
-    /// Makes way for an INIT, or answers it here; true when the library shall see it.
-    fn prepare_for_init(&mut self, packet: &[u8], events: &mut Vec<ChannelEvent>) -> bool {
-        let Some(tag) = be32(packet, INITIATE_TAG_AT) else { return false };
-        if self.association.is_none() {
-            self.initiate_tag = tag;
-            return true;
-        }
-        if tag == self.initiate_tag {
-            // The same INIT again: the library would make a second association of it.
-            if !self.established
-                && let Some(init_ack) = &self.init_ack
-            {
-                self.urgent.push_back(init_ack.clone());
+    /// Begins the association that an INIT asks for, or answers an INIT that comes again.
+    fn receive_init(&mut self, now: Instant, packet: &[u8], events: &mut Vec<ChannelEvent>) {
+        let (Some(tag), Some(initial_tsn)) = (be32(packet, INITIATE_TAG_AT), be32(packet, INITIAL_TSN_AT))
+        else {
+            return;
+        };
+        if self.association.is_some() {
+            if tag == self.initiate_tag {
+                // The same INIT again: the library would make a second association of it.
+                if !self.established
+                    && let Some(init_ack) = &self.init_ack
+                {
+                    self.urgent.push_back(init_ack.clone());
+                }
+                return;
             }
-            return false;
+            // The peer has begun anew. It is the DTLS peer that says so, hence nobody else can end the association.
+            self.forget_association(events);
         }
-        // The peer has begun anew. It is the DTLS peer that says so, hence nobody else can end the association.
-        self.forget_association(events);
         self.initiate_tag = tag;
-        true
+        self.init = Bytes::copy_from_slice(packet);
+        self.counters.refused += self.guard.refused();
+        self.guard = Guard::new(initial_tsn);
+        self.association = proto::accept(now, self.init.clone());
+        self.after_input(now, events);
+    }
+
+    fn receive_other(&mut self, now: Instant, packet: &[u8], events: &mut Vec<ChannelEvent>) {
+        if self.association.is_none() {
+            return;
+        }
+        if self.guard.window_is_zero() {
+            self.excess_bytes = self.excess_bytes.saturating_add(packet.len() as u64);
+        } else {
+            self.excess_bytes = 0;
+        }
+        if self.excess_bytes > RECEIVE_EXCESS_BYTES_MAX {
+            return self.violation(events);
+        }
+        if self.guard.wants_sack() || packet.get(FIRST_CHUNK_AT) == Some(&kind::RE_CONFIG) {
+            // The guard knows what was received by what we acknowledge.
+            self.gather(now);
+        }
+        match self.guard.pass(packet, !self.readable.is_empty()) {
+            Ok(Some(packet)) => {
+                if let Some(association) = &mut self.association {
+                    association.handle_packet(now, packet);
+                }
+                self.after_input(now, events);
+            }
+            Ok(None) => {}
+            Err(guard::Violation) => self.violation(events),
+        }
+    }
+
+    fn violation(&mut self, events: &mut Vec<ChannelEvent>) {
+        self.counters.violations += 1;
+        self.abort(events);
     }
 
     fn forget_association(&mut self, events: &mut Vec<ChannelEvent>) {
         self.association = None;
-        self.endpoint = endpoint();
         self.init_ack = None;
         self.established = false;
-        self.window_zero = false;
         self.excess_bytes = 0;
         self.readable.clear();
         self.paced.clear();
@@ -359,37 +359,34 @@ impl Sctp {
 
     fn after_input(&mut self, now: Instant, events: &mut Vec<ChannelEvent>) {
         let mut closed = false;
-        while let Some(event) = self.association.as_mut().and_then(|(_, association)| association.poll()) {
+        while let Some(event) = self.association.as_mut().and_then(|association| association.poll_event()) {
             match event {
-                Event::Connected => {
+                AssociationEvent::Connected => {
                     self.established = true;
                     self.init_ack = None;
                     self.open_waiting(now);
                 }
-                Event::HandshakeFailed { .. } => closed = true,
-                Event::AssociationLost { id, .. } => self.stream_gone(id, events),
-                Event::Stream(StreamEvent::Readable { id }) => {
-                    self.readable.insert(id);
+                AssociationEvent::Ended => closed = true,
+                AssociationEvent::Overfilled => {
+                    self.counters.violations += 1;
+                    closed = true;
                 }
-                Event::Stream(StreamEvent::BufferedAmountLow { id }) => {
-                    if let Some(id) = self.channel_of(id) {
+                AssociationEvent::StreamGone(stream) => self.stream_gone(stream, events),
+                AssociationEvent::Readable(stream) => {
+                    self.readable.insert(stream);
+                }
+                AssociationEvent::BufferedLow(stream) => {
+                    if let Some(id) = self.channel_of(stream) {
                         events.push(ChannelEvent::BufferedLow { id });
                     }
                 }
-                _ => {}
+                AssociationEvent::ResetFailed => self.guard.request_given_up(),
             }
         }
-        let Some((_, association)) = &mut self.association else { return };
-        let mut accepted = false;
-        while association.accept_stream().is_some() {
-            accepted = true;
+        let Some(association) = &mut self.association else { return };
+        if association.stream_count() > STREAMS_OPEN_MAX {
+            return self.violation(events);
         }
-        while association.poll_endpoint_event().is_some() {}
-        if accepted && association.stream_ids().len() > STREAMS_OPEN_MAX {
-            self.counters.violations += 1;
-            return self.abort(now, events);
-        }
-        let Some((_, association)) = &mut self.association else { return };
         // Before its first COOKIE ECHO an accepted association is closed as well, hence `established`.
         if closed || (self.established && association.is_closed()) {
             self.gather(now);
@@ -441,12 +438,9 @@ impl Sctp {
             }
             return;
         }
-        let Some((_, association)) = &mut self.association else { return };
-        let Ok(mut handle) = association.stream(stream) else { return };
-        let (kind, value) = parameters(open.reliability);
-        let ready = handle.set_reliability_params(!open.ordered, kind, value).is_ok()
-            && handle.set_buffered_amount_low_threshold(BUFFERED_LOW_BYTES).is_ok()
-            && handle.write_with_ppi(now, &dcep::ACK, Ppid::Dcep).is_ok();
+        let Some(association) = &mut self.association else { return };
+        let ready = association.set_reliability(stream, open.ordered, open.reliability)
+            && association.write(now, stream, Ppid::Dcep, &dcep::ACK);
         if ready {
             let state = ChannelState::Open;
             let id = self.add_channel(Channel { stream: Some(stream), open: open.clone(), state });
@@ -463,25 +457,23 @@ impl Sctp {
         channel.state = ChannelState::Open;
         let open = channel.open.clone();
         // Until here messages had to stay in order behind the OPEN (RFC 8832 §6).
-        let (kind, value) = parameters(open.reliability);
-        if let Some((_, association)) = &mut self.association
-            && let Ok(mut handle) = association.stream(stream)
-        {
-            let _ = handle.set_reliability_params(!open.ordered, kind, value);
+        if let Some(association) = &mut self.association {
+            association.set_reliability(stream, open.ordered, open.reliability);
         }
         events.push(ChannelEvent::Opened { id, open });
     }
 
     fn open_waiting(&mut self, now: Instant) {
-        let Some((_, association)) = &mut self.association else { return };
+        let Some(association) = &mut self.association else { return };
         let mut stream_id = self.parity;
         for channel in self.channels.values_mut().filter(|channel| channel.state == ChannelState::Waiting) {
-            while association.stream(stream_id).is_ok() {
+            // At most `STREAMS_OPEN_MAX` are in use.
+            while association.has_stream(stream_id) {
                 stream_id = stream_id.saturating_add(2);
             }
-            let Ok(mut stream) = association.open_stream(stream_id, Ppid::Binary) else { continue };
-            let _ = stream.set_buffered_amount_low_threshold(BUFFERED_LOW_BYTES);
-            if stream.write_with_ppi(now, &channel.open.to_bytes(), Ppid::Dcep).is_ok() {
+            if association.open_stream(stream_id)
+                && association.write(now, stream_id, Ppid::Dcep, &channel.open.to_bytes())
+            {
                 channel.stream = Some(stream_id);
                 channel.state = ChannelState::Opening;
             }
@@ -497,34 +489,24 @@ impl Sctp {
     }
 
     fn reset_stream(&mut self, now: Instant, stream: u16) {
-        if let Some((_, association)) = &mut self.association
-            && let Ok(mut handle) = association.stream(stream)
-        {
-            let _ = handle.close(now);
+        if let Some(association) = &mut self.association {
+            association.reset_stream(now, stream);
         }
     }
 
     fn gather(&mut self, now: Instant) {
-        let Some((_, association)) = &mut self.association else { return };
-        while let Some(message) = association.poll_transmit(now) {
-            let Payload::RawEncode(packets) = message.message else { continue };
-            for packet in packets {
-                match packet.get(FIRST_CHUNK_AT) {
-                    Some(&CHUNK_DATA) => {
-                        self.paced.push_back(packet);
-                        continue;
-                    }
-                    Some(&CHUNK_INIT_ACK) => self.init_ack = Some(packet.clone()),
-                    Some(&CHUNK_SACK) => {
-                        self.window_zero = be32(&packet, SACK_WINDOW_AT) == Some(0);
-                        if !self.window_zero {
-                            self.excess_bytes = 0;
-                        }
-                    }
-                    _ => {}
+        let Some(association) = &mut self.association else { return };
+        for packet in association.poll_packets(now) {
+            let packet = self.guard.sent(packet);
+            match packet.get(FIRST_CHUNK_AT) {
+                Some(&kind::DATA) => {
+                    self.paced.push_back(packet);
+                    continue;
                 }
-                self.urgent.push_back(packet);
+                Some(&kind::INIT_ACK) => self.init_ack = Some(packet.clone()),
+                _ => {}
             }
+            self.urgent.push_back(packet);
         }
     }
 
@@ -556,36 +538,10 @@ impl Sctp {
     }
 
     fn buffered_total(&mut self) -> usize {
-        let Some((_, association)) = &mut self.association else { return 0 };
+        let Some(association) = &mut self.association else { return 0 };
         let streams = self.channels.values().filter_map(|channel| channel.stream);
-        streams
-            .filter_map(|stream| association.stream(stream).ok()?.buffered_amount().ok())
-            .fold(0, usize::saturating_add)
+        streams.map(|stream| association.buffered_bytes(stream)).fold(0, usize::saturating_add)
     }
-}
-
-fn endpoint() -> Endpoint {
-    let mut config = EndpointConfig::new();
-    config.max_payload_size(max_payload_size_for_mtu(SCTP_PACKET_BYTES));
-    let transport = TransportConfig::default()
-        .with_max_receive_buffer_size(RECEIVE_WINDOW_BYTES)
-        .with_max_message_size(MESSAGE_BYTES_MAX as u32)
-        .with_max_num_outbound_streams(STREAMS_MAX)
-        .with_max_num_inbound_streams(STREAMS_MAX);
-    let server = ServerConfig::new(transport);
-    Endpoint::new(NOWHERE, Default::default(), Arc::new(config), Some(Arc::new(server)))
-}
-
-const fn parameters(reliability: Reliability) -> (ReliabilityType, u32) {
-    match reliability {
-        Reliability::Reliable => (ReliabilityType::Reliable, 0),
-        Reliability::Retransmits(count) => (ReliabilityType::Rexmit, count),
-        Reliability::LifetimeMs(ms) => (ReliabilityType::Timed, ms),
-    }
-}
-
-fn be32(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|chunk| u32::from_be_bytes(*chunk))
 }
 
 #[cfg(test)]

@@ -1,126 +1,34 @@
 //! Against packets made by hand: what no honest stack sends.
 
+use super::handmade::{
+    FIRST_TSN, HandmadePeer, PEER_TAG, chunk, data, ordered_data, packet, reset_request, seal,
+};
 use super::*;
-use crate::limits::STREAMS_OPEN_MAX;
+use crate::dcep::Reliability;
+use crate::limits::{
+    RECEIVE_WINDOW_BYTES, SCTP_HELD_CHUNKS_MAX, SCTP_PACKET_BYTES, SCTP_TSN_WINDOW, STREAMS_OPEN_MAX,
+};
 
-const PEER_TAG: u32 = 0x0102_0304;
-const FIRST_TSN: u32 = 1_000;
-
-/// CRC-32C (RFC 9260 appendix A).
-fn checksum(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for byte in bytes {
-        crc ^= u32::from(*byte);
-        for _ in 0..8 {
-            crc = (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
-        }
-    }
-    !crc
+fn established() -> HandmadePeer {
+    established_from(FIRST_TSN)
 }
 
-fn packet(tag: u32, chunks: &[Vec<u8>]) -> Vec<u8> {
-    let mut packet = vec![0x13, 0x88, 0x13, 0x88];
-    packet.extend(tag.to_be_bytes());
-    packet.extend([0; 4]);
-    for chunk in chunks {
-        packet.extend(chunk);
-        packet.resize(packet.len().next_multiple_of(4), 0);
-    }
-    let checksum = checksum(&packet);
-    packet[8..12].copy_from_slice(&checksum.to_le_bytes());
-    packet
+fn established_from(first_tsn: u32) -> HandmadePeer {
+    let peer = HandmadePeer::established(now(), first_tsn);
+    assert!(peer.sctp.established);
+    peer
 }
 
-fn chunk(kind: u8, flags: u8, value: &[u8]) -> Vec<u8> {
-    let mut chunk = vec![kind, flags];
-    chunk.extend((value.len() as u16 + 4).to_be_bytes());
-    chunk.extend(value);
-    chunk
+#[allow(
+    clippy::disallowed_methods,
+    reason = "an Instant cannot be made without the clock; its value is arbitrary"
+)]
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn init(tag: u32) -> Vec<u8> {
-    let mut value = tag.to_be_bytes().to_vec();
-    value.extend(1_000_000u32.to_be_bytes());
-    value.extend([4, 0, 4, 0]);
-    value.extend(FIRST_TSN.to_be_bytes());
-    packet(0, &[chunk(CHUNK_INIT, 0, &value)])
-}
-
-/// A DATA chunk; flags: 1 ends a message, 2 begins one, 4 is unordered.
-fn data(tsn: u32, stream: u16, flags: u8, ppid: u32, bytes: &[u8]) -> Vec<u8> {
-    let mut value = tsn.to_be_bytes().to_vec();
-    value.extend(stream.to_be_bytes());
-    value.extend([0, 0]);
-    value.extend(ppid.to_be_bytes());
-    value.extend(bytes);
-    chunk(CHUNK_DATA, flags, &value)
-}
-
-struct Attack {
-    sctp: Sctp,
-    now: Instant,
-    tag: u32,
-    tsn: u32,
-    /// First TSN of ours.
-    first_tsn: u32,
-    events: Vec<ChannelEvent>,
-}
-
-impl Attack {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "an Instant cannot be made without the clock; its value is arbitrary"
-    )]
-    fn new() -> Self {
-        Self {
-            sctp: Sctp::new(),
-            now: Instant::now(),
-            tag: 0,
-            tsn: FIRST_TSN,
-            first_tsn: 0,
-            events: Vec::new(),
-        }
-    }
-
-    fn established() -> Self {
-        let mut attack = Self::new();
-        let answer = attack.feed(&init(PEER_TAG));
-        attack.finish(&answer[0], PEER_TAG);
-        attack
-    }
-
-    fn finish(&mut self, init_ack: &[u8], peer_tag: u32) {
-        assert_eq!((init_ack[FIRST_CHUNK_AT], be32(init_ack, 4)), (CHUNK_INIT_ACK, Some(peer_tag)));
-        self.tag = be32(init_ack, INITIATE_TAG_AT).expect("a tag");
-        self.first_tsn = be32(init_ack, 28).expect("a TSN");
-        let mut parameters = &init_ack[32..];
-        let cookie = loop {
-            let len = usize::from(u16::from_be_bytes([parameters[2], parameters[3]]));
-            if parameters[..2] == [0, 7] {
-                break parameters[4..len].to_vec();
-            }
-            parameters = &parameters[len.next_multiple_of(4)..];
-        };
-        let answers = self.feed(&packet(self.tag, &[chunk(10, 0, &cookie)]));
-        assert_eq!(answers[0][FIRST_CHUNK_AT], 11);
-        assert!(self.sctp.established);
-    }
-
-    fn feed(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
-        self.sctp.receive(self.now, bytes, &mut self.events);
-        self.sctp.read(self.now, 1_000, &mut self.events);
-        let mut packets = Vec::new();
-        while let Some(packet) = self.sctp.next_packet(self.now) {
-            packets.push(packet.to_vec());
-        }
-        packets
-    }
-
-    fn send(&mut self, stream: u16, flags: u8, ppid: u32, bytes: &[u8]) -> Vec<Vec<u8>> {
-        let chunk = data(self.tsn, stream, flags, ppid, bytes);
-        self.tsn = self.tsn.wrapping_add(1);
-        self.feed(&packet(self.tag, &[chunk]))
-    }
+    handmade::init(tag, FIRST_TSN, &[])
 }
 
 fn open(ordered: bool) -> Open {
@@ -129,11 +37,12 @@ fn open(ordered: bool) -> Open {
 
 #[test]
 fn an_init_that_comes_again_gets_the_same_answer() {
-    let mut attack = Attack::new();
+    let mut attack = HandmadePeer::new(now());
     let first = attack.feed(&init(PEER_TAG));
     let second = attack.feed(&init(PEER_TAG));
     assert_eq!((first.len(), &first), (1, &second));
-    attack.finish(&second[0], PEER_TAG);
+    attack.finish(&second[0]);
+    assert!(attack.sctp.established);
     assert!(
         attack.feed(&init(PEER_TAG)).is_empty(),
         "an old copy of it is ignored once the association stands"
@@ -143,19 +52,20 @@ fn an_init_that_comes_again_gets_the_same_answer() {
 
 #[test]
 fn a_peer_that_begins_anew_replaces_its_association() {
-    let mut attack = Attack::established();
+    let mut attack = established();
     let open = open(true);
     attack.send(0, 3, 50, &open.to_bytes());
     let id = ChannelId(0);
     assert_eq!(attack.events, [ChannelEvent::Opened { id, open }]);
     let answer = attack.feed(&init(PEER_TAG + 1));
     assert_eq!(attack.events[1], ChannelEvent::Closed { id });
-    attack.finish(&answer[0], PEER_TAG + 1);
+    attack.finish(&answer[0]);
+    assert!(attack.sctp.established);
 }
 
 #[test]
 fn an_endless_message_ends_the_association() {
-    let mut attack = Attack::established();
+    let mut attack = established();
     let mut sent = 0u64;
     while attack.sctp.association.is_some() {
         attack.send(0, if sent == 0 { 2 } else { 0 }, 53, &[0; 1_000]);
@@ -168,7 +78,7 @@ fn an_endless_message_ends_the_association() {
 
 #[test]
 fn streams_without_number_end_the_association() {
-    let mut attack = Attack::established();
+    let mut attack = established();
     for stream in 0..2_000 {
         attack.send(stream, 3, 53, b"x");
     }
@@ -179,7 +89,7 @@ fn streams_without_number_end_the_association() {
 
 #[test]
 fn a_malformed_open_resets_its_stream_only() {
-    let mut attack = Attack::established();
+    let mut attack = established();
     attack.send(0, 3, 50, &[3, 9, 9]);
     attack.send(2, 3, 50, &[]);
     attack.send(4, 3, 50, &[77]);
@@ -190,7 +100,7 @@ fn a_malformed_open_resets_its_stream_only() {
 
 #[test]
 fn a_message_longer_than_announced_is_dropped() {
-    let mut attack = Attack::established();
+    let mut attack = established();
     let open = open(true);
     attack.send(0, 3, 50, &open.to_bytes());
     for n in 0..70 {
@@ -202,7 +112,7 @@ fn a_message_longer_than_announced_is_dropped() {
 
 #[test]
 fn empty_messages_come_out_empty() {
-    let mut attack = Attack::established();
+    let mut attack = established();
     let open = open(false);
     attack.send(0, 3, 50, &open.to_bytes());
     attack.send(0, 7, 56, &[0]);
@@ -218,14 +128,14 @@ fn truncated_and_mutated_packets_do_no_harm() {
         init(PEER_TAG),
         packet(7, &[chunk(10, 0, &[1; 32])]),
         packet(7, &[data(FIRST_TSN, 0, 3, 50, &[3, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, b'a'])]),
-        packet(7, &[chunk(CHUNK_SACK, 0, &[0, 0, 3, 0xe8, 0, 1, 0, 0, 0, 1, 0, 1, 0, 1, 0, 2, 0, 0, 0, 5])]),
+        packet(7, &[chunk(kind::SACK, 0, &[0, 0, 3, 0xe8, 0, 1, 0, 0, 0, 1, 0, 1, 0, 1, 0, 2, 0, 0, 0, 5])]),
         packet(7, &[chunk(130, 0, &[0, 13, 0, 16, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1])]),
         packet(7, &[chunk(192, 0, &[0, 0, 3, 0xe9, 0, 1, 0, 1])]),
         packet(7, &[chunk(4, 0, &[0, 1, 0, 8, 1, 2, 3, 4])]),
     ];
     let mut random = fanlight_base::Random::from_seed([9; 32]);
     for _ in 0..2_000 {
-        let mut attack = Attack::established();
+        let mut attack = established();
         let id = attack.sctp.open(attack.now, genuine_open());
         for _ in 0..=random.below(6) {
             let mut bytes = genuine[random.below(genuine.len() as u64) as usize].clone();
@@ -236,7 +146,7 @@ fn truncated_and_mutated_packets_do_no_harm() {
             if be32(&bytes, 4) == Some(7) {
                 bytes[4..8].copy_from_slice(&attack.tag.to_be_bytes());
             }
-            if bytes[12] == CHUNK_SACK {
+            if bytes[12] == kind::SACK {
                 // Near what we sent, so that more than the first comparison is tried.
                 let cumulative = attack.first_tsn.wrapping_add(random.below(8) as u32).wrapping_sub(2);
                 bytes[16..20].copy_from_slice(&cumulative.to_be_bytes());
@@ -271,9 +181,193 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut fanlight_base::Random) {
             }
         }
     }
-    if bytes.len() >= 12 {
-        bytes[8..12].fill(0);
-        let checksum = checksum(bytes);
-        bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
+    seal(bytes);
+}
+
+/// The chunk of the last SACK among packets, behind its header.
+fn last_sack(packets: &[Vec<u8>]) -> &[u8] {
+    let sack = packets.iter().rfind(|packet| packet[FIRST_CHUNK_AT] == kind::SACK).expect("a SACK");
+    &sack[FIRST_CHUNK_AT + 4..]
+}
+
+#[test]
+fn a_forward_tsn_of_any_jump_is_one_step() {
+    for jump in [1, 0xffff, 0x7fff_fffe] {
+        let mut attack = established();
+        let new = FIRST_TSN.wrapping_sub(1).wrapping_add(jump);
+        attack.feed_chunks(&[chunk(kind::FORWARD_TSN, 0, &new.to_be_bytes())]);
+        attack.tsn = new.wrapping_add(1);
+        let answers = attack.send(0, 3, 50, &open(true).to_bytes());
+        assert_eq!(be32(last_sack(&answers), 0), Some(attack.tsn.wrapping_sub(1)), "{jump}");
+        assert_eq!(attack.events.len(), 1, "data goes on behind it");
     }
+}
+
+#[test]
+fn numbers_may_wrap() {
+    let mut attack = established_from(0xffff_fff0);
+    attack.send(0, 3, 50, &open(true).to_bytes());
+    for message in 0..100u8 {
+        let data = ordered_data(attack.tsn, 0, u16::from(message) + 1, 3, 53, &[message]);
+        attack.tsn = attack.tsn.wrapping_add(1);
+        let answers = attack.feed_chunks(&[data]);
+        assert_eq!(be32(last_sack(&answers), 0), Some(attack.tsn.wrapping_sub(1)));
+    }
+    let messages = attack.events.iter().filter(|event| matches!(event, ChannelEvent::Message { .. })).count();
+    assert_eq!(messages, 100);
+}
+
+#[test]
+fn a_single_packet_is_acknowledged_at_once() {
+    let mut attack = established();
+    for _ in 0..5 {
+        let tsn = attack.tsn;
+        let answers = attack.send(0, 3, 53, b"x");
+        assert_eq!(be32(last_sack(&answers), 0), Some(tsn));
+    }
+}
+
+#[test]
+fn packets_of_one_turn_are_acknowledged_together() {
+    let mut attack = established();
+    for n in 0..20 {
+        let chunk = data(attack.tsn.wrapping_add(n), 0, 7, 53, b"x");
+        let bytes = packet(attack.tag, &[chunk]);
+        attack.sctp.receive(attack.now, &bytes, &mut attack.events);
+    }
+    let mut packets = Vec::new();
+    while let Some(packet) = attack.sctp.next_packet(attack.now) {
+        packets.push(packet.to_vec());
+    }
+    assert_eq!((packets.len(), be32(last_sack(&packets), 0)), (1, Some(FIRST_TSN + 19)));
+}
+
+#[test]
+fn data_whose_acknowledgement_was_lost_is_acknowledged_again() {
+    let mut attack = established();
+    attack.send(0, 7, 53, b"x");
+    for _ in 0..3 {
+        attack.tsn = FIRST_TSN;
+        let answers = attack.send(0, 7, 53, b"x");
+        assert_eq!(be32(last_sack(&answers), 0), Some(FIRST_TSN));
+    }
+    assert_eq!(attack.sctp.counters().unknown_channel, 1, "it is delivered once");
+}
+
+#[test]
+fn fragments_that_make_no_message_end_the_association() {
+    // First fragments without end, unordered; then ordered messages of which the first never comes.
+    for (flags, ssn) in [(6, 0), (2, 0), (3, 1)] {
+        let mut attack = established();
+        let mut sent = 0;
+        while attack.sctp.association.is_some() {
+            let chunks: Vec<_> = (0..16u32)
+                .map(|n| {
+                    let ssn = if ssn == 0 { 0 } else { ssn + sent as u16 + n as u16 };
+                    ordered_data(attack.tsn.wrapping_add(n), 0, ssn, flags, 53, &[1])
+                })
+                .collect();
+            attack.tsn = attack.tsn.wrapping_add(16);
+            attack.feed_chunks(&chunks);
+            sent += 16;
+            assert!(sent <= SCTP_HELD_CHUNKS_MAX + 16, "it must end");
+        }
+        assert_eq!(attack.sctp.counters().violations, 1, "{flags}");
+    }
+}
+
+#[test]
+fn gaps_are_bounded_in_number_and_in_the_acknowledgement() {
+    let mut attack = established();
+    let mut longest = 0;
+    for n in 1..2_000 {
+        attack.tsn = FIRST_TSN + 2 * n;
+        let answers = attack.send(0, 7, 53, b"x");
+        longest = answers.iter().map(Vec::len).max().unwrap_or(longest).max(longest);
+    }
+    assert!(attack.sctp.counters().refused >= 1_999 - u64::from(SCTP_TSN_WINDOW) / 2);
+    assert!(longest <= SCTP_PACKET_BYTES as usize, "{longest}");
+    // The missing chunk comes: what was kept is delivered and the numbers go on.
+    attack.tsn = FIRST_TSN;
+    let answers = attack.send(0, 7, 53, b"x");
+    assert_eq!(be32(last_sack(&answers), 0), Some(FIRST_TSN));
+    assert!(attack.sctp.association.is_some());
+}
+
+#[test]
+fn an_acknowledgement_whose_blocks_overlap_is_left_out() {
+    let mut attack = established();
+    let before = attack.sctp.counters().refused;
+    let mut value = attack.first_tsn.wrapping_sub(1).to_be_bytes().to_vec();
+    value.extend([0, 1, 0, 0, 1, 0, 0, 0]);
+    for _ in 0..256 {
+        value.extend([0, 1, 0xff, 0xff]);
+    }
+    attack.feed_chunks(&[chunk(kind::SACK, 0, &value)]);
+    assert_eq!(attack.sctp.counters().refused, before + 1);
+    assert!(attack.sctp.association.is_some());
+}
+
+#[test]
+fn resets_are_taken_one_at_a_time() {
+    let mut attack = established();
+    let mut answers = 0;
+    for n in 0..10_000u32 {
+        // Each resets a stream that was just made, and never answers our own request.
+        let stream = (2 * (n % 100)) as u16;
+        let data = data(attack.tsn, stream, 7, 53, b"x");
+        attack.tsn = attack.tsn.wrapping_add(1);
+        answers += attack.feed_chunks(&[data]).len();
+        let last = attack.tsn.wrapping_sub(1);
+        answers += attack.feed_chunks(&[reset_request(FIRST_TSN + n, 0, last, &[stream])]).len();
+    }
+    assert!(attack.sctp.counters().refused >= 9_990);
+    assert!(
+        answers <= 10_000 + 10,
+        "an acknowledgement each, and the answers to the first request: {answers}"
+    );
+    assert!(attack.sctp.association.is_some());
+}
+
+#[test]
+fn a_reset_ahead_of_its_data_waits_for_the_peer_to_ask_again() {
+    let mut attack = established();
+    attack.send(0, 3, 50, &open(true).to_bytes());
+    let request = reset_request(FIRST_TSN, 0, attack.tsn, &[0]);
+    assert!(attack.feed_chunks(std::slice::from_ref(&request)).is_empty());
+    attack.send(0, 7, 53, b"last");
+    let answers = attack.feed_chunks(&[request]);
+    assert!(answers.iter().all(|packet| packet[FIRST_CHUNK_AT] == kind::RE_CONFIG) && !answers.is_empty());
+    assert!(matches!(attack.events.last(), Some(ChannelEvent::Closed { .. })));
+}
+
+#[test]
+fn chunks_that_are_not_known_are_left_out_by_their_upper_bits() {
+    let mut attack = established();
+    let known = |tsn| data(tsn, 0, 7, 53, b"x");
+    // PAD (RFC 4820) is skipped; behind I-DATA nothing is read (RFC 8260 was not agreed on).
+    let answers = attack.feed(&packet(
+        attack.tag,
+        &[chunk(0x84, 0, &[0; 8]), known(FIRST_TSN), chunk(0x40, 3, &[0; 20]), known(FIRST_TSN + 1)],
+    ));
+    assert_eq!(be32(last_sack(&answers), 0), Some(FIRST_TSN));
+    // An ERROR asks nothing of us.
+    attack.feed_chunks(&[chunk(kind::ERROR, 0, &[0, 6, 0, 4])]);
+    assert!(attack.sctp.established);
+}
+
+#[test]
+fn a_packet_longer_than_any_stack_sends_is_left_out() {
+    let mut attack = established();
+    let chunks: Vec<_> = (0..200).map(|n| data(FIRST_TSN + n, 0, 7, 53, b"x")).collect();
+    assert!(attack.feed_chunks(&chunks).is_empty());
+    assert_eq!(attack.sctp.counters().refused, 1);
+}
+
+#[test]
+fn what_ends_an_association_tells_the_peer() {
+    let mut attack = established();
+    attack.sctp.abort(&mut attack.events);
+    let packet = attack.sctp.next_packet(attack.now).expect("an ABORT");
+    assert_eq!((packet[FIRST_CHUNK_AT], be32(&packet, 4)), (kind::ABORT, Some(PEER_TAG)));
 }

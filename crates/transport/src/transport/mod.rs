@@ -339,7 +339,7 @@ impl Transport {
             return;
         }
         let mut channel_events = Vec::new();
-        self.sctp.abort(self.anchor.instant(now), &mut channel_events);
+        self.sctp.abort(&mut channel_events);
         self.flush_sctp(now, batch);
         self.close_dtls(now, batch);
         self.end();

@@ -158,7 +158,7 @@ impl Transport {
         match drained {
             Drained::Fine => self.announce_connected(version),
             Drained::Failed(reason) => self.fail(reason),
-            Drained::Closed => self.peer_closed(now, batch),
+            Drained::Closed => self.peer_closed(batch),
         }
     }
 
@@ -183,9 +183,9 @@ impl Transport {
         }
     }
 
-    fn peer_closed(&mut self, now: Now, batch: &mut SendBatch) {
+    fn peer_closed(&mut self, batch: &mut SendBatch) {
         let mut events = Vec::new();
-        self.sctp.abort(self.anchor.instant(now), &mut events);
+        self.sctp.abort(&mut events);
         self.tell_channels(events);
         // Answering with our own close_notify is polite and costs one packet; `end` drops the session afterwards.
         if let Some(mut session) = self.security.session.take() {
