@@ -1,8 +1,10 @@
-//! Whose a datagram is: by 5-tuple once it is known, by the ICE ufrag of a STUN check before.
+//! Whose a datagram is: by 5-tuple once a check has proved it, by the ICE ufrag of a STUN check and the transaction of its
+//! answer always.
 
-use crate::limits::TUPLES_PER_TRANSPORT_MAX;
 use crate::media::TransportId;
 use fanlight_base::Addresses;
+use fanlight_transport::demux::TransactionId;
+use fanlight_transport::limits::CHECKS_WAITING_MAX;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,18 +19,23 @@ pub(crate) struct Owner {
     pub(crate) transport: TransportId,
 }
 
-/// The way from an address or a ufrag to a transport.
+/// The way from an address, a ufrag or a transaction to a transport.
 #[derive(Debug, Default)]
 pub(crate) struct Demux {
     tuples: FxHashMap<Addresses, Owner>,
     ufrags: FxHashMap<String, Owner>,
+    /// Checks of ours that wait for an answer.
+    checks: FxHashMap<TransactionId, Owner>,
     /// What there is to forget about each transport.
     known: BTreeMap<Owner, Known>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    tuples: VecDeque<Addresses>,
+    /// As many as the transport knows (`fanlight_transport::limits::REMOTES_MAX`): it says which it forgets.
+    tuples: Vec<Addresses>,
+    /// Oldest first.
+    checks: VecDeque<TransactionId>,
     ufrag: String,
 }
 
@@ -54,21 +61,44 @@ impl Demux {
         self.ufrags.insert(ufrag.to_owned(), owner);
     }
 
-    /// A transport has authenticated a check from this 5-tuple: what comes from there is its own from now on. False when
-    /// it is another transport's: a source address is easily forged, so nobody's is taken away while it lives.
-    pub(crate) fn learn(&mut self, owner: Owner, addresses: Addresses) -> bool {
-        match self.tuples.get(&addresses) {
-            Some(former) => return *former == owner,
-            None => self.tuples.insert(addresses, owner),
-        };
+    /// The transport whose check this transaction is.
+    pub(crate) fn by_transaction(&self, transaction: &TransactionId) -> Option<Owner> {
+        self.checks.get(transaction).copied()
+    }
+
+    /// A transport has sent a check.
+    pub(crate) fn expect(&mut self, owner: Owner, transaction: TransactionId) {
         let known = self.known.entry(owner).or_default();
-        known.tuples.push_back(addresses);
-        if known.tuples.len() > TUPLES_PER_TRANSPORT_MAX
-            && let Some(oldest) = known.tuples.pop_front()
+        if known.checks.len() >= CHECKS_WAITING_MAX
+            && let Some(oldest) = known.checks.pop_front()
         {
-            self.tuples.remove(&oldest);
+            self.checks.remove(&oldest);
         }
-        true
+        known.checks.push_back(transaction);
+        self.checks.insert(transaction, owner);
+    }
+
+    /// A check is answered.
+    pub(crate) fn answered(&mut self, transaction: &TransactionId) {
+        let Some(owner) = self.checks.remove(transaction) else { return };
+        if let Some(known) = self.known.get_mut(&owner) {
+            known.checks.retain(|waiting| waiting != transaction);
+        }
+    }
+
+    /// A transport has proved that its peer is at this 5-tuple: what comes from there is its own from now on. Whether it
+    /// may be taken from a former owner is for the caller to know.
+    pub(crate) fn learn(&mut self, owner: Owner, addresses: Addresses) {
+        match self.tuples.insert(addresses, owner) {
+            Some(former) if former == owner => return,
+            Some(former) => {
+                if let Some(known) = self.known.get_mut(&former) {
+                    known.tuples.retain(|tuple| *tuple != addresses);
+                }
+            }
+            None => {}
+        }
+        self.known.entry(owner).or_default().tuples.push(addresses);
     }
 
     /// Forgets a 5-tuple of a transport.
@@ -86,6 +116,9 @@ impl Demux {
         let Some(known) = self.known.remove(&owner) else { return };
         for addresses in &known.tuples {
             self.tuples.remove(addresses);
+        }
+        for transaction in &known.checks {
+            self.checks.remove(transaction);
         }
         self.ufrags.remove(&known.ufrag);
     }
@@ -118,27 +151,34 @@ mod tests {
     }
 
     #[test]
-    fn a_tuple_belongs_to_who_had_it_first_until_that_is_gone() {
+    fn a_tuple_has_one_owner_and_is_free_when_that_is_gone() {
         let [a, b, _] = owners();
         let mut demux = Demux::default();
-        assert!(demux.learn(a, from(1)) && demux.learn(a, from(1)));
-        assert!(!demux.learn(b, from(1)), "a forged address takes nothing away");
-        assert_eq!(demux.by_tuple(from(1)), Some(a));
-        demux.unlearn(b, from(1));
-        assert_eq!(demux.by_tuple(from(1)), Some(a));
+        demux.learn(a, from(1));
+        demux.learn(a, from(1));
+        demux.learn(b, from(1));
+        assert_eq!(demux.by_tuple(from(1)), Some(b));
+        demux.unlearn(a, from(1));
         demux.forget(a);
-        assert!(demux.by_tuple(from(1)).is_none() && demux.learn(b, from(1)));
+        assert_eq!(demux.by_tuple(from(1)), Some(b), "the former owner has nothing to forget");
+        demux.forget(b);
+        assert_eq!(demux.by_tuple(from(1)), None);
     }
 
     #[test]
-    fn a_transport_keeps_its_newest_tuples() {
+    fn checks_that_nobody_answers_are_forgotten_oldest_first() {
         let [a, ..] = owners();
         let mut demux = Demux::default();
-        let count = u16::try_from(TUPLES_PER_TRANSPORT_MAX).expect("a small number");
-        for port in 0..=count {
-            demux.learn(a, from(port));
+        let transaction = |number: usize| [u8::try_from(number).expect("a small number"); 12];
+        for number in 0..=CHECKS_WAITING_MAX {
+            demux.expect(a, transaction(number));
         }
-        assert_eq!((demux.by_tuple(from(0)), demux.by_tuple(from(1))), (None, Some(a)));
+        assert_eq!(demux.by_transaction(&transaction(0)), None);
+        assert_eq!(demux.by_transaction(&transaction(1)), Some(a));
+        demux.answered(&transaction(1));
+        assert_eq!(demux.by_transaction(&transaction(1)), None);
+        demux.forget(a);
+        assert!(demux.checks.is_empty());
     }
 
     #[test]

@@ -71,12 +71,7 @@ impl Room {
             return;
         }
         match event {
-            TransportEvent::Tuple(addresses) => {
-                let learnt = ctx.demux.learn(self.owner(id), addresses);
-                if let Some(link) = self.links.get(&id).filter(|_| !learnt) {
-                    self.refuse(ctx, link.peer, "tuple", "address of another transport");
-                }
-            }
+            TransportEvent::Check(transaction) => ctx.demux.expect(self.owner(id), transaction),
             TransportEvent::Selected(addresses) => self.tell_selected(ctx, id, addresses),
             TransportEvent::Connected { .. } => self.link_connected(ctx, id),
             TransportEvent::DataChannelOpen { id: channel, label, .. } => {
@@ -123,6 +118,13 @@ impl Room {
             }
             MediaEvent::CodecChanged { track, mime } => self.codec_changed(ctx, track, &mime),
             MediaEvent::FirstForwarded { .. } => {}
+        }
+    }
+
+    /// A 5-tuple that a transport proved is another's, who uses it.
+    pub(crate) fn tuple_refused(&mut self, ctx: &mut Ctx<'_>, id: TransportId) {
+        if let Some(peer) = self.links.get(&id).map(|link| link.peer) {
+            self.refuse(ctx, peer, "tuple", "address of another transport");
         }
     }
 

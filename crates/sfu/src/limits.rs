@@ -114,9 +114,9 @@ pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 /// Refusals of one kind towards one participant are told once in this time, with their number.
 pub const REFUSALS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Tuples learnt for one transport. The transport announces no more (`transport::limits::ANNOUNCED_TUPLES_MAX`); over
-/// that the oldest is forgotten, which costs the client one STUN check.
-pub const TUPLES_PER_TRANSPORT_MAX: usize = 64;
+/// A 5-tuple goes over to whoever proves that it is there when nothing authentic has come from its owner for so long.
+/// Media comes every 20 ms, so that nobody is taken over in the middle of a call.
+pub const TUPLE_SILENCE: Duration = Duration::from_secs(1);
 
 /// Rounds of events within one drain of a room. Each round handles what the one before caused; two suffice, and a
 /// loop that does not end would stop the shard.

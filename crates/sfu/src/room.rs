@@ -122,19 +122,24 @@ impl Room {
         addresses: Addresses,
         bytes: &mut [u8],
         batch: &mut SendBatch,
-    ) {
-        let Some(transport) = self.transports.get_mut(id) else { return };
+    ) -> Option<Vec<Addresses>> {
+        let transport = self.transports.get_mut(id)?;
         match transport.handle_datagram(now, addresses, bytes, batch) {
             Received::Rtp(rtp) => {
                 let (header, plain, sequence) = (&rtp.header, &*rtp.packet, rtp.extended_sequence);
                 self.media.handle_rtp(now, &mut self.transports, id, header, plain, sequence, batch);
             }
             Received::Rtcp(plain) => self.media.handle_rtcp(now, &mut self.transports, id, plain, batch),
+            Received::Check => {
+                self.stirred.insert(id);
+                return Some(transport.take_forgotten());
+            }
             Received::Nothing(Ignored::Handled) => {
                 self.stirred.insert(id);
             }
             Received::Nothing(_) => {}
         }
+        None
     }
 
     /// Everything that is due.

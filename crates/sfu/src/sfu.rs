@@ -5,13 +5,13 @@ use crate::ctx::Ctx;
 use crate::demux::{Demux, Owner, RoomIndex};
 use crate::handshakes::Handshakes;
 use crate::input::{Command, Join, Request};
-use crate::limits::ROOMS_MAX;
+use crate::limits::{ROOMS_MAX, TUPLE_SILENCE};
 use crate::model::{DisconnectReason, RoomConfig};
 use crate::output::{LeaveAction, Output, Signal, Why};
 use crate::room::Room;
 use fanlight_base::{Addresses, Mono, Now, PeerKey, Random, RoomSid, SendBatch};
 use fanlight_events::{Event, Fact, ParticipantLeft, Refused, RoomEnded};
-use fanlight_transport::demux::{PacketClass, classify, stun_local_ufrag};
+use fanlight_transport::demux::{PacketClass, classify, stun_local_ufrag, stun_response_transaction};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -48,6 +48,10 @@ struct Slot {
 pub struct SfuCounters {
     /// Datagrams from addresses no check has verified, and not checks for anybody here.
     pub datagrams_unknown: u64,
+    /// Checks from a 5-tuple that another transport uses: it keeps it.
+    pub tuples_refused: u64,
+    /// 5-tuples that went over from a silent transport to one that proved to be there.
+    pub tuples_moved: u64,
     /// Commands for rooms or participants that are gone.
     pub commands_late: u64,
     /// Rooms that ended by a bug.
@@ -127,9 +131,39 @@ impl Sfu {
     }
 
     fn deliver(&mut self, owner: Owner, addresses: Addresses, bytes: &mut [u8], batch: &mut SendBatch) {
+        let mut proven = None;
         self.with_room(owner.room, |room, ctx| {
-            room.handle_datagram(ctx.now, owner.transport, addresses, bytes, batch);
+            proven = room.handle_datagram(ctx.now, owner.transport, addresses, bytes, batch);
         });
+        let Some(forgotten) = proven else { return };
+        for tuple in forgotten {
+            self.demux.unlearn(owner, tuple);
+        }
+        if let Some(transaction) = stun_response_transaction(bytes) {
+            self.demux.answered(&transaction);
+        }
+        self.claim(owner, addresses);
+    }
+
+    /// A transport has proved that its peer is at a 5-tuple, which becomes its own unless another uses it. Offered again
+    /// with each check.
+    fn claim(&mut self, owner: Owner, addresses: Addresses) {
+        let former = self.demux.by_tuple(addresses).filter(|former| *former != owner);
+        if former.is_some_and(|former| self.is_heard(former, addresses)) {
+            self.counters.tuples_refused += 1;
+            self.with_room(owner.room, |room, ctx| room.tuple_refused(ctx, owner.transport));
+            return;
+        }
+        self.counters.tuples_moved += u64::from(former.is_some());
+        self.demux.learn(owner, addresses);
+    }
+
+    /// Whether something authentic came from there for this transport a moment ago.
+    fn is_heard(&self, owner: Owner, addresses: Addresses) -> bool {
+        let slot = self.rooms.get(owner.room.0 as usize).and_then(Option::as_ref);
+        let transport = slot.and_then(|slot| slot.room.transports.get(owner.transport));
+        let heard = transport.and_then(|transport| transport.heard(addresses));
+        heard.is_some_and(|heard| self.now.mono().since(heard) < TUPLE_SILENCE)
     }
 
     /// A TCP connection that had carried datagrams is closed.
@@ -227,16 +261,16 @@ impl Sfu {
         Output::Timeout(*deadline, slot.map_or(Why::Idle, |slot| slot.room.next_timeout().1))
     }
 
+    /// A STUN message names whose it is, whoever has its 5-tuple: a client that begins anew on its old port does not
+    /// meet its former session, and an address that only was named by somebody leads nowhere.
     fn owner(&self, addresses: Addresses, bytes: &[u8]) -> Option<Owner> {
-        if let Some(owner) = self.demux.by_tuple(addresses) {
-            // A check for another transport from the same address: the client has begun anew on its old port.
-            if classify(bytes) != PacketClass::Stun {
-                return Some(owner);
-            }
-            let named = stun_local_ufrag(bytes).and_then(|ufrag| self.demux.by_ufrag(ufrag));
-            return Some(named.unwrap_or(owner));
+        if classify(bytes) != PacketClass::Stun {
+            return self.demux.by_tuple(addresses);
         }
-        self.demux.by_ufrag(stun_local_ufrag(bytes)?)
+        match stun_response_transaction(bytes) {
+            Some(transaction) => self.demux.by_transaction(&transaction),
+            None => self.demux.by_ufrag(stun_local_ufrag(bytes)?),
+        }
     }
 
     fn create_room(&mut self, config: RoomConfig) {

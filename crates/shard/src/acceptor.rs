@@ -11,6 +11,7 @@ use std::io::{self, Read};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,16 @@ const FIRST_FRAME_WITHIN: Duration = Duration::from_secs(5);
 const FIRST_FRAME_BYTES: usize = 2048;
 /// Accepts of one listener in one turn.
 const ACCEPTS_PER_TURN: usize = 256;
+/// Connections of one host that proved nothing within [`FAILURES_WINDOW`]; then it is refused until that is over. An honest
+/// one fails only when its session has ended or restarted ICE in the same moment, so that a NAT full of clients stays far
+/// below; whoever guesses passwords gets no more than six tries a second.
+const FAILURES_MAX: u32 = 64;
+/// See [`FAILURES_MAX`].
+const FAILURES_WINDOW: Duration = Duration::from_secs(10);
+/// Hosts whose failures are remembered; over that the oldest is forgotten.
+const FAILING_HOSTS_MAX: usize = 4096;
+/// Failures that shards have told and this thread has not read yet; more are not told. It reads all of them in each turn.
+const FAILURES_WAITING_MAX: usize = 1024;
 /// Late connections are looked for this often, and listeners that could not accept are asked again.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -80,11 +91,15 @@ impl Acceptor {
         let stop = Arc::new(AtomicBool::new(false));
         let addresses = listeners.iter().map(|(_, bound)| *bound).collect();
         let published = SharedAcceptorCounters::default();
+        let (failed, failures) = sync_channel(FAILURES_WAITING_MAX);
         let state = Accepting {
             poll,
             listeners,
             pending: BTreeMap::new(),
             by_host: BTreeMap::new(),
+            failing: BTreeMap::new(),
+            failed,
+            failures,
             next: FIRST_PENDING,
             shard_of,
             counters: AcceptorCounters::default(),
@@ -110,10 +125,21 @@ struct Accepting<F> {
     pending: BTreeMap<usize, Pending>,
     /// How many of `pending` each host has.
     by_host: BTreeMap<IpAddr, usize>,
+    /// Hosts whose connections proved nothing.
+    failing: BTreeMap<IpAddr, Failing>,
+    /// Goes to the shards with each connection.
+    failed: SyncSender<IpAddr>,
+    failures: Receiver<IpAddr>,
     next: usize,
     shard_of: F,
     counters: AcceptorCounters,
     published: SharedAcceptorCounters,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Failing {
+    since: Instant,
+    count: u32,
 }
 
 struct Pending {
@@ -139,6 +165,7 @@ impl<F: Fn(&str) -> Option<ShardHandle>> Accepting<F> {
                 tracing::error!(%error, "ICE-TCP is no longer accepted");
                 return;
             }
+            self.take_failures();
             for token in events.iter().map(|event| event.token().0) {
                 self.advance(token);
             }
@@ -163,6 +190,10 @@ impl<F: Fn(&str) -> Option<ShardHandle>> Accepting<F> {
             let addresses = Addresses { local: *local, remote, protocol: Protocol::Tcp };
             self.counters.accepted += 1;
             let host = host(remote.ip());
+            if self.failing.get(&host).is_some_and(|failing| failing.count >= FAILURES_MAX) {
+                self.counters.refused_failing += 1;
+                continue;
+            }
             let held = self.by_host.get(&host).copied().unwrap_or_default();
             if self.pending.len() >= PENDING_MAX || held >= PENDING_PER_ADDRESS_MAX {
                 self.counters.refused_full += 1;
@@ -191,14 +222,37 @@ impl<F: Fn(&str) -> Option<ShardHandle>> Accepting<F> {
         let Some(pending) = self.remove(token) else { return };
         let Some((shard, ufrag)) = shard else {
             self.counters.refused_frame += 1;
+            self.fail(host(pending.addresses.remote.ip()));
             return;
         };
         let Pending { stream, addresses, first, .. } = pending;
-        if shard.offer(Message::Connection { stream: stream.into(), addresses, ufrag, first }) {
+        let failed = self.failed.clone();
+        if shard.offer(Message::Connection { stream: stream.into(), addresses, ufrag, first, failed }) {
             self.counters.handed_over += 1;
         } else {
             self.counters.refused_full += 1;
         }
+    }
+
+    /// Hears from the shards, and forgets what is old.
+    fn take_failures(&mut self) {
+        self.failing.retain(|_, failing| failing.since.elapsed() < FAILURES_WINDOW);
+        for _ in 0..FAILURES_WAITING_MAX {
+            let Ok(host) = self.failures.try_recv() else { return };
+            self.counters.failed += 1;
+            self.fail(host);
+        }
+    }
+
+    fn fail(&mut self, host: IpAddr) {
+        if self.failing.len() >= FAILING_HOSTS_MAX && !self.failing.contains_key(&host) {
+            let oldest = self.failing.iter().min_by_key(|(_, failing)| failing.since).map(|(host, _)| *host);
+            if let Some(oldest) = oldest {
+                self.failing.remove(&oldest);
+            }
+        }
+        let failing = self.failing.entry(host).or_insert(Failing { since: Instant::now(), count: 0 });
+        failing.count = failing.count.saturating_add(1);
     }
 
     fn close_late(&mut self) {

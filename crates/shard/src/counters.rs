@@ -48,6 +48,10 @@ counters! {
     refused_frame,
     /// Connections closed because their first check did not come in time.
     timed_out,
+    /// Connections that a shard closed because their first check proved nothing.
+    failed,
+    /// Connections closed at once because too many of their host had failed.
+    refused_failing,
 }
 
 counters! {
@@ -86,6 +90,8 @@ counters! {
     tcp_dropped,
     /// ICE-TCP connections closed: too many, or for no session here.
     tcp_refused,
+    /// ICE-TCP connections closed because their first check proved nothing.
+    tcp_failed,
     /// Packets that came through our own TURN server, without a socket in between.
     turn_packets_in,
     /// Packets handed to our own TURN server.
@@ -98,6 +104,10 @@ counters! {
     signals_refused,
     /// Datagrams of nobody here.
     datagrams_unknown,
+    /// Checks from an address that another session uses: it keeps it.
+    tuples_refused,
+    /// Addresses that went over from a silent session to one that proved to be there.
+    tuples_moved,
     /// Rooms that ended by a bug.
     rooms_panicked,
     /// Handshake datagrams that waited for a later turn.

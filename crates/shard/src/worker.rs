@@ -1,5 +1,6 @@
 //! The loop of a media thread.
 
+use crate::acceptor::host;
 use crate::clock::Clock;
 use crate::counters::{Counters, Load, ShardCounters, ShardLoad};
 use crate::handover::{Packets, Relayed, Way};
@@ -16,7 +17,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SendError, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
@@ -31,8 +32,9 @@ const COMMANDS_PER_TURN: usize = 64;
 const RELAYED_PER_TURN: usize = 64;
 /// ICE-TCP connections of one shard.
 const CONNECTIONS_MAX: usize = 16_384;
-/// A connection whose 5-tuple belongs to no transport after so long is closed: no check of it was authenticated, or its
-/// session is over.
+/// Of which one host (an IPv6 /64) may hold so many: two for each of a thousand participants behind one address.
+const CONNECTIONS_PER_HOST_MAX: usize = 2048;
+/// A connection whose 5-tuple belongs to no transport after so long is closed: its session is over.
 const UNKNOWN_CONNECTION_FOR: Duration = Duration::from_secs(5);
 /// How often connections are looked at for that; an idle shard wakes for it.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
@@ -60,6 +62,8 @@ pub enum Message {
         ufrag: String,
         /// Bytes already read.
         first: Vec<u8>,
+        /// Where a host is told whose first check proved nothing; it is not when that is full.
+        failed: SyncSender<IpAddr>,
     },
     /// Ends the thread after one last drain.
     Stop,
@@ -182,6 +186,7 @@ impl Shard {
             turn: turn.map(|gate| Turn { way: gate.0, from_turn, relays: FxHashSet::default() }),
             connections: BTreeMap::new(),
             by_addresses: FxHashMap::default(),
+            by_host: BTreeMap::new(),
             next_connection: FIRST_CONNECTION,
             messages,
             batch: SendBatch::new(),
@@ -237,6 +242,8 @@ struct Worker {
     turn: Option<Turn>,
     connections: BTreeMap<usize, Connection>,
     by_addresses: FxHashMap<Addresses, usize>,
+    /// How many of `connections` each host has.
+    by_host: BTreeMap<IpAddr, usize>,
     next_connection: usize,
     messages: Receiver<Message>,
     batch: SendBatch,
@@ -301,11 +308,9 @@ impl Worker {
         for _ in 0..COMMANDS_PER_TURN {
             match self.messages.try_recv() {
                 Ok(Message::Command(command)) => self.sfu.handle_command(now, command),
-                Ok(Message::Connection { stream, addresses, ufrag, first }) => {
-                    if self.connections.len() >= CONNECTIONS_MAX || !self.sfu.has_ufrag(&ufrag) {
-                        self.counters.tcp_refused += 1;
-                    } else {
-                        self.connect(now, stream, addresses, &first);
+                Ok(Message::Connection { stream, addresses, ufrag, first, failed }) => {
+                    if !self.admit(now, stream, addresses, &ufrag, &first) {
+                        let _ = failed.try_send(host(addresses.remote.ip()));
                     }
                 }
                 Ok(Message::Stop) | Err(TryRecvError::Disconnected) => return true,
@@ -314,6 +319,33 @@ impl Worker {
         }
         self.hurry = true;
         false
+    }
+
+    /// Takes a connection over; false when its first check proved nothing.
+    fn admit(
+        &mut self,
+        now: Now,
+        stream: std::net::TcpStream,
+        addresses: Addresses,
+        ufrag: &str,
+        first: &[u8],
+    ) -> bool {
+        let held = self.by_host.get(&host(addresses.remote.ip())).copied().unwrap_or_default();
+        if self.connections.len() >= CONNECTIONS_MAX || held >= CONNECTIONS_PER_HOST_MAX {
+            self.counters.tcp_refused += 1;
+            return true;
+        }
+        if !self.sfu.has_ufrag(ufrag) {
+            self.counters.tcp_refused += 1;
+            return false;
+        }
+        let Some(token) = self.connect(now, stream, addresses, first) else { return true };
+        let proven = self.sfu.has_tuple(addresses);
+        if !proven {
+            self.counters.tcp_failed += 1;
+            self.disconnect(token);
+        }
+        proven
     }
 
     fn take_relayed(&mut self, now: Now) {
@@ -337,20 +369,28 @@ impl Worker {
         self.hurry = true;
     }
 
-    fn connect(&mut self, now: Now, stream: std::net::TcpStream, addresses: Addresses, first: &[u8]) {
+    fn connect(
+        &mut self,
+        now: Now,
+        stream: std::net::TcpStream,
+        addresses: Addresses,
+        first: &[u8],
+    ) -> Option<usize> {
         let mut stream = mio::net::TcpStream::from_std(stream);
         let token = self.next_connection;
         self.next_connection += 1;
         let interest = Interest::READABLE | Interest::WRITABLE;
         if self.poll.registry().register(&mut stream, Token(token), interest).is_err() {
             self.counters.tcp_refused += 1;
-            return;
+            return None;
         }
         self.by_addresses.insert(addresses, token);
+        *self.by_host.entry(host(addresses.remote.ip())).or_default() += 1;
         self.connections.insert(token, Connection::new(addresses, stream, now.mono(), first));
         if self.receive_tcp(now, token) {
             self.more.push(token);
         }
+        Some(token)
     }
 
     /// Reads from what is ready; `true` when there is more than one turn may take.
@@ -392,6 +432,13 @@ impl Worker {
     fn disconnect(&mut self, token: usize) {
         if let Some(mut connection) = self.connections.remove(&token) {
             self.by_addresses.remove(&connection.addresses);
+            let host = host(connection.addresses.remote.ip());
+            if let Some(held) = self.by_host.get_mut(&host) {
+                *held = held.saturating_sub(1);
+                if *held == 0 {
+                    self.by_host.remove(&host);
+                }
+            }
             self.sfu.handle_tcp_closed(self.clock.now(), connection.addresses, &mut self.batch);
             // The stream closes with the connection; a failed deregistration changes nothing.
             let _ = self.poll.registry().deregister(&mut connection.stream);
@@ -516,6 +563,8 @@ impl Worker {
         }
         let core = self.sfu.counters();
         self.counters.datagrams_unknown = core.datagrams_unknown;
+        self.counters.tuples_refused = core.tuples_refused;
+        self.counters.tuples_moved = core.tuples_moved;
         self.counters.rooms_panicked = core.rooms_panicked;
         self.counters.handshakes_waited = core.handshakes_waited;
         self.counters.handshakes_dropped = core.handshakes_dropped;

@@ -346,3 +346,55 @@ fn one_address_cannot_keep_the_others_out() {
     drop(idle);
     server.stop();
 }
+
+/// Connections of one host that may fail within ten seconds.
+const FAILURES: usize = 64;
+
+fn connect_from(host: [u8; 4], tcp: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((host, 0)).into()).expect("bound");
+    socket.connect(&tcp.into()).expect("accepted");
+    socket.into()
+}
+
+/// Whether the server waits for more, with the beginning of a frame.
+fn waits(stream: &mut TcpStream) -> bool {
+    stream.write_all(&[0]).expect("written");
+    stream.set_read_timeout(Some(Duration::from_millis(300))).expect("set");
+    let read = stream.read(&mut [0; 1]);
+    read.is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+}
+
+#[test]
+fn a_host_whose_checks_fail_their_integrity_is_refused_whatever_ufrag_it_knows() {
+    let server = Server::start();
+    let offer = server.join(1, PeerKey(1));
+    let ufrag = RemoteTransport::read(&offer).expect("usable").parameters.ufrag;
+    let forged = check_with_integrity(&ufrag);
+    for _ in 0..FAILURES {
+        let mut stream = connect_from([127, 0, 0, 2], server.tcp);
+        stream.write_all(&forged).expect("written");
+        assert!(is_closed(&mut stream));
+    }
+    let end = Instant::now() + PATIENCE;
+    while server.acceptor.counters.snapshot().refused_failing == 0 {
+        assert!(Instant::now() < end, "it is never refused");
+        let mut stream = connect_from([127, 0, 0, 2], server.tcp);
+        let _ = stream.write_all(&forged);
+        assert!(is_closed(&mut stream));
+    }
+    assert!(waits(&mut connect_from([127, 0, 0, 3], server.tcp)), "another host has done nothing");
+    assert!(server.acceptor.counters.snapshot().failed >= FAILURES as u64);
+    server.stop();
+}
+
+/// As [`check`], with all that a check must have and a MESSAGE-INTEGRITY that is not right.
+fn check_with_integrity(ufrag: &str) -> Vec<u8> {
+    let mut message = check(ufrag).split_off(2);
+    message.extend([0, 0x24, 0, 4, 1, 2, 3, 4]);
+    message.extend([0, 8, 0, 20]);
+    message.extend([7; 20]);
+    let length = u16::try_from(message.len() - 20).expect("short").to_be_bytes();
+    message[2..4].copy_from_slice(&length);
+    framed(&message)
+}

@@ -1,5 +1,8 @@
 //! What a datagram is, from its first bytes (RFC 7983), and whose, from its STUN USERNAME.
 
+/// Transaction id of a STUN message (RFC 8489 §5).
+pub type TransactionId = [u8; 12];
+
 /// The protocols that share one 5-tuple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PacketClass {
@@ -27,6 +30,8 @@ const DTLS_RECORD_BYTES: usize = 13;
 const STUN_HEADER_BYTES: usize = 20;
 const STUN_MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 const STUN_BINDING_REQUEST: u16 = 0x0001;
+const STUN_BINDING_SUCCESS: u16 = 0x0101;
+const STUN_BINDING_ERROR: u16 = 0x0111;
 const ATTRIBUTE_USERNAME: u16 = 0x0006;
 
 /// Classifies a datagram by its first byte, and by length where a shorter one cannot be valid.
@@ -67,6 +72,25 @@ pub fn stun_local_ufrag(datagram: &[u8]) -> Option<&str> {
         rest = tail.get(len.checked_next_multiple_of(4)?..)?;
     }
     None
+}
+
+/// The transaction that a STUN binding response answers. Nothing is authenticated here.
+pub fn stun_response_transaction(datagram: &[u8]) -> Option<TransactionId> {
+    match be16(datagram, 0)? {
+        STUN_BINDING_SUCCESS | STUN_BINDING_ERROR => transaction(datagram),
+        _ => None,
+    }
+}
+
+/// The transaction of a STUN binding request.
+pub(crate) fn stun_request_transaction(datagram: &[u8]) -> Option<TransactionId> {
+    (be16(datagram, 0)? == STUN_BINDING_REQUEST).then(|| transaction(datagram))?
+}
+
+fn transaction(datagram: &[u8]) -> Option<TransactionId> {
+    let (header, _) = datagram.split_first_chunk::<STUN_HEADER_BYTES>()?;
+    let (prefix, transaction) = header.split_last_chunk()?;
+    prefix.ends_with(&STUN_MAGIC_COOKIE).then_some(*transaction)
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {
@@ -124,8 +148,16 @@ mod tests {
     fn responses_and_foreign_cookies_have_no_ufrag() {
         let mut message = request(&[0, 6, 0, 4, b'a', b':', b'b', b'c']);
         assert_eq!(stun_local_ufrag(&message), Some("a"));
+        assert_eq!(
+            (stun_request_transaction(&message), stun_response_transaction(&message)),
+            (Some([7; 12]), None)
+        );
         message[0] = 1;
         assert_eq!(stun_local_ufrag(&message), None);
+        assert_eq!(
+            (stun_request_transaction(&message), stun_response_transaction(&message)),
+            (None, Some([7; 12]))
+        );
         message[0] = 0;
         message[4] = 0;
         assert_eq!(stun_local_ufrag(&message), None);

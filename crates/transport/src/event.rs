@@ -2,6 +2,7 @@
 
 use crate::certificate::{Certificate, Fingerprint};
 use crate::dcep::Reliability;
+use crate::demux::TransactionId;
 use crate::dtls::{DtlsError, DtlsVersion};
 use crate::ice::IceState;
 use crate::sctp::ChannelId;
@@ -86,8 +87,9 @@ pub enum RemoteError {
 /// What a transport tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransportEvent {
-    /// Datagrams of this 5-tuple may be for this transport: it has sent or accepted checks there.
-    Tuple(Addresses),
+    /// A connectivity check of ours left; a STUN response with its transaction id is for this transport, wherever it
+    /// comes from.
+    Check(TransactionId),
     /// ICE came to another state.
     IceState(IceState),
     /// Packets leave over this 5-tuple from now on.
@@ -158,6 +160,10 @@ pub enum Received<'a> {
     Rtp(ReceivedRtp<'a>),
     /// An authenticated compound RTCP packet, decrypted in place.
     Rtcp(&'a [u8]),
+    /// A check of the peer's that passed its integrity, or such an answer to ours: the peer is at this 5-tuple. Said
+    /// for each one, so that whoever could not take it up gets it again. [`crate::Transport::take_forgotten`] names the
+    /// 5-tuples that are the peer's no more.
+    Check,
     /// Nothing for the caller.
     Nothing(Ignored),
 }
@@ -209,6 +215,8 @@ pub struct TransportCounters {
     pub malformed: u64,
     /// Dropped: STUN with wrong integrity or for somebody else.
     pub stun_not_accepted: u64,
+    /// Dropped: checks from new addresses while as many as we keep are in use.
+    pub checks_refused: u64,
     /// Dropped: not STUN, from an address no check has verified.
     pub unverified_address: u64,
     /// Dropped: media before there are keys.

@@ -2,15 +2,18 @@
 
 use crate::anchor::ClockAnchor;
 use crate::candidate::LocalCandidate;
+use crate::demux::{TransactionId, stun_request_transaction};
 use crate::event::TransportConfig;
 use crate::limits::{
-    ANNOUNCED_TUPLES_MAX, CANDIDATE_BYTES_MAX, CANDIDATE_PAIRS_MAX, REMOTE_CANDIDATES_MAX, STUN_RETRANSMITS,
-    STUN_RTO_MAX, VALID_TUPLES_MAX,
+    AGENT_ADDRESSES_MAX, CANDIDATE_BYTES_MAX, CANDIDATE_PAIRS_MAX, CHECKS_WAITING_MAX, REMOTE_CANDIDATES_MAX,
+    STUN_RETRANSMITS, STUN_RTO_MAX,
 };
+use crate::remotes::Remotes;
 use crate::ufrag;
-use fanlight_base::{Addresses, Now, Protocol, Random, RunHint, SendBatch};
+use fanlight_base::{Addresses, Mono, Now, Protocol, Random, RunHint, SendBatch};
 use is::stun::{StunMessage, StunPacket};
-use is::{Candidate, IceAgent, IceAgentEvent, IceConnectionState, IceCreds};
+use is::{Candidate, CandidateKind, IceAgent, IceAgentEvent, IceConnectionState, IceCreds};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -40,7 +43,7 @@ pub enum CandidateIgnored {
     /// The line cannot be read.
     #[error("malformed")]
     Malformed,
-    /// More than [`REMOTE_CANDIDATES_MAX`].
+    /// More than [`REMOTE_CANDIDATES_MAX`], or that many addresses are known already.
     #[error("too many candidates")]
     TooMany,
     /// It belongs to another ICE generation.
@@ -56,7 +59,8 @@ pub enum CandidateIgnored {
 pub(crate) enum IceEvent {
     State(IceState),
     Selected(Addresses),
-    Tuple(Addresses),
+    /// A check of ours left.
+    Check(TransactionId),
 }
 
 pub(crate) struct Ice {
@@ -64,12 +68,22 @@ pub(crate) struct Ice {
     anchor: ClockAnchor,
     shard: u16,
     random: Random,
+    ice_lite: bool,
+    tie_breaker: u64,
+    /// Named in this generation.
     remote_candidates: usize,
+    remotes: Remotes,
+    /// Addresses that the agent has met in its life, about.
+    met: usize,
+    /// Addresses that it knows as dead: it would not hear them.
+    dead: Vec<(Protocol, SocketAddr)>,
+    /// Our own addresses as the peer's answers tell them.
+    mapped: Vec<SocketAddr>,
+    /// Our checks that wait for an answer, oldest first. An answer comes from where the check went (RFC 8445 §7.2.5.2.1).
+    checks: VecDeque<(TransactionId, Addresses)>,
+    forgotten: Vec<Addresses>,
+    refused: u64,
     state: Option<IceState>,
-    announced: Vec<Addresses>,
-    /// Passed an authenticated request; not yet necessarily a valid pair.
-    heard: Vec<Addresses>,
-    valid: Vec<Addresses>,
     next: Option<Instant>,
     /// Something changed; the agent shall see it now and not when its timer says.
     woken: Option<Instant>,
@@ -79,23 +93,24 @@ impl Ice {
     pub(crate) fn new(config: &TransportConfig, random: &mut Random) -> Self {
         let &TransportConfig { anchor, shard, ice_lite, offerer, .. } = config;
         let mut random = random.fork();
-        let mut agent = IceAgent::new(credentials(shard, &mut random));
-        agent.set_ice_lite(ice_lite);
-        agent.set_controlling(offerer && !ice_lite);
-        agent.set_control_tie_breaker(random.u64());
-        agent.set_max_candidate_pairs(CANDIDATE_PAIRS_MAX);
-        agent.set_max_stun_rto(STUN_RTO_MAX);
-        agent.set_max_stun_retransmits(STUN_RETRANSMITS);
+        let credentials = credentials(shard, &mut random);
+        let tie_breaker = random.u64();
         Self {
-            agent,
+            agent: agent(credentials, ice_lite, offerer && !ice_lite, tie_breaker),
             anchor,
             shard,
             random,
+            ice_lite,
+            tie_breaker,
             remote_candidates: 0,
+            remotes: Remotes::default(),
+            met: 0,
+            dead: Vec::new(),
+            mapped: Vec::new(),
+            checks: VecDeque::new(),
+            forgotten: Vec::new(),
+            refused: 0,
             state: None,
-            announced: Vec::new(),
-            heard: Vec::new(),
-            valid: Vec::new(),
             next: None,
             woken: None,
         }
@@ -129,16 +144,23 @@ impl Ice {
         let credentials = credentials(self.shard, &mut self.random);
         self.agent.ice_restart(credentials, true);
         self.remote_candidates = 0;
-        self.announced.clear();
-        // Media goes on over the old pairs, so `valid` stays; an address has to pass a check of the new generation
-        // before it is added.
-        self.heard.clear();
+        self.checks.clear();
+        self.dead.clear();
+        // The agent keeps what answers have taught it of our own addresses, and forgets the rest.
+        self.met = self.mapped.len();
+        self.remotes.restart(&mut self.forgotten);
     }
 
     pub(crate) fn add_remote(&mut self, line: &str) -> Result<SocketAddr, CandidateIgnored> {
         let candidate = self.parse_remote(line)?;
         let addr = candidate.addr();
+        if !self.remotes.contains(Protocol::Udp, addr) && !self.remotes.has_room() {
+            return Err(CandidateIgnored::TooMany);
+        }
         self.remote_candidates += 1;
+        self.meet();
+        self.remotes.name(Protocol::Udp, addr);
+        self.dead.retain(|dead| *dead != (Protocol::Udp, addr));
         self.agent.add_remote_candidate(candidate);
         Ok(addr)
     }
@@ -148,10 +170,19 @@ impl Ice {
         StunMessage::parse(datagram).is_ok_and(|message| self.agent.accepts_message(&message))
     }
 
-    /// Takes a STUN message; false when it is not for this agent.
-    pub(crate) fn receive(&mut self, now: Now, addresses: Addresses, datagram: &[u8]) -> bool {
+    /// Takes a STUN message.
+    pub(crate) fn receive(&mut self, now: Now, addresses: Addresses, datagram: &[u8]) -> Heard {
         let instant = self.anchor.instant(now);
-        let Ok(message) = StunMessage::parse(datagram) else { return false };
+        let Ok(message) = StunMessage::parse(datagram) else { return Heard::Nothing };
+        let (request, success) = (message.is_binding_request(), message.is_successful_binding_response());
+        let expected = if request {
+            self.admit(now.mono(), addresses, &message)
+        } else {
+            self.answers(addresses, datagram, &message)
+        };
+        if !expected {
+            return Heard::Nothing;
+        }
         let packet = StunPacket {
             proto: library_protocol(addresses.protocol),
             source: addresses.remote,
@@ -159,12 +190,32 @@ impl Ice {
             message,
         };
         if !self.agent.handle_packet(instant, packet) {
-            return false;
+            return Heard::Nothing;
         }
-        remember(&mut self.heard, addresses, ANNOUNCED_TUPLES_MAX);
+        let proven = (request || success) && self.remotes.prove(addresses, now.mono());
         // A lite agent nominates in `handle_timeout` only, and does not ask to be called for 3 s.
         self.agent.handle_timeout(instant);
-        true
+        if proven { Heard::Peer } else { Heard::Message }
+    }
+
+    /// Something from there was decrypted.
+    pub(crate) fn hear(&mut self, addresses: Addresses, at: Mono) {
+        self.remotes.hear(addresses, at);
+    }
+
+    /// When something from there was last authenticated or decrypted; `None` when it never was, or is forgotten.
+    pub(crate) fn heard(&self, addresses: Addresses) -> Option<Mono> {
+        self.remotes.heard(addresses)
+    }
+
+    /// Tuples forgotten since the last call.
+    pub(crate) fn take_forgotten(&mut self) -> Vec<Addresses> {
+        std::mem::take(&mut self.forgotten)
+    }
+
+    /// Authenticated checks not taken because as many other addresses are in use.
+    pub(crate) const fn refused(&self) -> u64 {
+        self.refused
     }
 
     pub(crate) fn tick(&mut self, now: Now) {
@@ -181,33 +232,25 @@ impl Ice {
 
     /// Whether a check has made sure that the peer is there.
     pub(crate) fn is_valid(&mut self, addresses: Addresses) -> bool {
-        if self.valid.contains(&addresses) {
+        if self.remotes.is_valid(addresses) {
             return true;
         }
-        let valid =
-            self.heard.contains(&addresses) && self.agent.has_viable_remote_candidate(addresses.remote);
+        let valid = self.is_heard(addresses) && self.agent.has_viable_remote_candidate(addresses.remote);
         if valid {
-            remember(&mut self.valid, addresses, VALID_TUPLES_MAX);
+            self.remotes.set_valid(addresses);
         }
         valid
     }
 
-    /// Whether an authenticated message came from there.
+    /// Whether an authenticated message of this generation came from there.
     pub(crate) fn is_heard(&self, addresses: Addresses) -> bool {
-        self.heard.contains(&addresses)
+        self.remotes.is_current(addresses)
     }
 
     /// Forgets a tuple whose TCP connection is gone, so that the next one can be nominated at once.
     pub(crate) fn remove_tuple(&mut self, addresses: Addresses) {
-        self.heard.retain(|known| *known != addresses);
-        self.valid.retain(|known| *known != addresses);
-        let protocol = library_protocol(addresses.protocol);
-        let gone = self
-            .agent
-            .remote_candidates()
-            .find(|candidate| candidate.addr() == addresses.remote && candidate.proto() == protocol);
-        if let Some(candidate) = gone {
-            self.agent.invalidate_candidate(&candidate);
+        if !self.remotes.forget_tuple(addresses) {
+            self.bury(addresses.protocol, addresses.remote);
         }
     }
 
@@ -218,8 +261,9 @@ impl Ice {
                 IceAgentEvent::IceConnectionStateChange(state) => self.change_state(state, events),
                 IceAgentEvent::NominatedSend { proto, source, destination } => {
                     let selected = addresses(proto, source, destination);
-                    remember(&mut self.heard, selected, ANNOUNCED_TUPLES_MAX);
-                    self.announce(selected, events);
+                    self.remotes.select(selected);
+                    // Media goes on there after a restart, even when none has come from there yet.
+                    self.is_valid(selected);
                     events.push(IceEvent::Selected(selected));
                 }
                 _ => {}
@@ -227,8 +271,14 @@ impl Ice {
         }
         while let Some(transmit) = self.agent.poll_transmit() {
             let tuple = addresses(transmit.proto, transmit.source, transmit.destination);
-            self.announce(tuple, events);
             let bytes: &[u8] = &transmit.contents;
+            if let Some(transaction) = stun_request_transaction(bytes) {
+                if self.checks.len() >= CHECKS_WAITING_MAX {
+                    self.checks.pop_front();
+                }
+                self.checks.push_back((transaction, tuple));
+                events.push(IceEvent::Check(transaction));
+            }
             batch.push(tuple, &mut RunHint::default(), bytes.len()).copy_from_slice(bytes);
         }
         self.next = self.agent.poll_timeout();
@@ -279,27 +329,128 @@ impl Ice {
         }
     }
 
-    fn announce(&mut self, tuple: Addresses, events: &mut Vec<IceEvent>) {
-        if self.announced.len() < ANNOUNCED_TUPLES_MAX && !self.announced.contains(&tuple) {
-            self.announced.push(tuple);
-            events.push(IceEvent::Tuple(tuple));
+    /// Whether a binding request is to be taken. One from a new address is when it passes its integrity and there is
+    /// room, for which an address that is not in use goes.
+    fn admit(&mut self, now: Mono, addresses: Addresses, message: &StunMessage<'_>) -> bool {
+        let Addresses { protocol, remote, .. } = addresses;
+        if self.remotes.contains(protocol, remote) {
+            return true;
+        }
+        let Ok(displaced) = self.remotes.displaced(now) else {
+            self.refused += 1;
+            return false;
+        };
+        if !self.agent.accepts_message(message) {
+            return false;
+        }
+        if let Some((protocol, remote)) = displaced {
+            self.remotes.forget(protocol, remote, &mut self.forgotten);
+            self.bury(protocol, remote);
+        }
+        self.meet();
+        if let Some(index) = self.dead.iter().position(|dead| *dead == (protocol, remote)) {
+            self.dead.swap_remove(index);
+            self.introduce(protocol, remote);
+        }
+        true
+    }
+
+    /// Whether a message answers a check of ours, and from where that went.
+    fn answers(&mut self, addresses: Addresses, datagram: &[u8], message: &StunMessage<'_>) -> bool {
+        let Some(transaction) = datagram.get(8..20) else { return false };
+        let Some(index) = self.checks.iter().position(|check| check.0 == transaction && check.1 == addresses)
+        else {
+            return false;
+        };
+        if !self.agent.accepts_message(message) {
+            return false;
+        }
+        self.checks.remove(index);
+        // A mapped address that the agent has not met becomes a local candidate of it.
+        if let Some(mapped) = message.mapped_address().filter(|mapped| !self.mapped.contains(mapped)) {
+            let renewed = self.meet();
+            self.mapped.push(mapped);
+            return !renewed;
+        }
+        true
+    }
+
+    /// Invalidates an address with the agent, which then is deaf to it.
+    fn bury(&mut self, protocol: Protocol, remote: SocketAddr) {
+        let library = library_protocol(protocol);
+        let same = |candidate: &Candidate| candidate.addr() == remote && candidate.proto() == library;
+        let gone: Vec<Candidate> = self.agent.remote_candidates().filter(same).collect();
+        for candidate in &gone {
+            self.agent.invalidate_candidate(candidate);
+        }
+        if !gone.is_empty() && !self.dead.contains(&(protocol, remote)) {
+            self.dead.push((protocol, remote));
+        }
+    }
+
+    /// Tells the agent of an address.
+    fn introduce(&mut self, protocol: Protocol, remote: SocketAddr) {
+        if let Ok(candidate) = Candidate::host(remote, library_protocol(protocol)) {
+            self.agent.add_remote_candidate(candidate);
+        }
+    }
+
+    /// The agent is about to meet one more address; true when it was made anew for that.
+    fn meet(&mut self) -> bool {
+        let renew = self.met >= AGENT_ADDRESSES_MAX;
+        if renew {
+            self.renew();
+        }
+        self.met += 1;
+        renew
+    }
+
+    /// An agent of the same generation that knows the living addresses only.
+    fn renew(&mut self) {
+        let credentials = self.agent.local_credentials().clone();
+        let fresh = agent(credentials, self.ice_lite, self.agent.controlling(), self.tie_breaker);
+        let former = std::mem::replace(&mut self.agent, fresh);
+        for local in former.local_candidates().filter(|local| local.kind() == CandidateKind::Host) {
+            self.agent.add_local_candidate(local);
+        }
+        if let Some(remote) = former.remote_credentials() {
+            self.agent.set_remote_credentials(remote.clone());
+        }
+        self.dead.clear();
+        self.mapped.clear();
+        self.checks.clear();
+        let addresses: Vec<_> = self.remotes.addresses().collect();
+        self.met = addresses.len();
+        for (protocol, remote) in addresses {
+            self.introduce(protocol, remote);
         }
     }
 }
 
-fn credentials(shard: u16, random: &mut Random) -> IceCreds {
-    IceCreds { ufrag: ufrag::make(shard, random), pass: random.alphanumeric(PASSWORD_LETTERS) }
+/// What a STUN message was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// Not for this agent.
+    Nothing,
+    /// For this agent, but it proves nothing.
+    Message,
+    /// It proves that the peer is at this 5-tuple.
+    Peer,
 }
 
-/// Adds to a bounded list, the oldest making room.
-fn remember(list: &mut Vec<Addresses>, addresses: Addresses, max: usize) {
-    if list.contains(&addresses) {
-        return;
-    }
-    if list.len() >= max {
-        list.remove(0);
-    }
-    list.push(addresses);
+fn agent(credentials: IceCreds, ice_lite: bool, controlling: bool, tie_breaker: u64) -> IceAgent {
+    let mut agent = IceAgent::new(credentials);
+    agent.set_ice_lite(ice_lite);
+    agent.set_controlling(controlling);
+    agent.set_control_tie_breaker(tie_breaker);
+    agent.set_max_candidate_pairs(CANDIDATE_PAIRS_MAX);
+    agent.set_max_stun_rto(STUN_RTO_MAX);
+    agent.set_max_stun_retransmits(STUN_RETRANSMITS);
+    agent
+}
+
+fn credentials(shard: u16, random: &mut Random) -> IceCreds {
+    IceCreds { ufrag: ufrag::make(shard, random), pass: random.alphanumeric(PASSWORD_LETTERS) }
 }
 
 const fn library_protocol(protocol: Protocol) -> is::Protocol {

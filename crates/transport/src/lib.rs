@@ -19,6 +19,7 @@ pub mod fuzzing;
 mod ice;
 pub mod limits;
 pub mod negotiate;
+mod remotes;
 mod sctp;
 pub mod sdp;
 mod transport;

@@ -115,14 +115,23 @@ pub const HELD_DATAGRAMS_MAX: usize = 6;
 /// Largest such datagram.
 pub const HELD_DATAGRAM_BYTES_MAX: usize = 2048;
 
-/// Addresses media is accepted from at one time: a client moves between few.
-pub const VALID_TUPLES_MAX: usize = 8;
+/// Addresses of the peer known at one time, named or peer-reflexive: browsers with many interfaces name about 30. The ICE
+/// agent walks all of them for each check.
+pub const REMOTES_MAX: usize = 64;
 
-/// Tuples announced with [`crate::TransportEvent::Tuple`] in one ICE generation.
-pub const ANNOUNCED_TUPLES_MAX: usize = 64;
+/// Remote candidates taken in one ICE generation.
+pub const REMOTE_CANDIDATES_MAX: usize = REMOTES_MAX;
 
-/// Remote candidates taken in one ICE generation; browsers with many interfaces send about 30.
-pub const REMOTE_CANDIDATES_MAX: usize = 64;
+/// An address from which something was authenticated or decrypted within this time makes no room for another. A flood
+/// from new ports so stops at [`REMOTES_MAX`] in this time; browsers check the pair they use every 2.5 to 6 s.
+pub const TUPLE_IN_USE: Duration = Duration::from_secs(10);
+
+/// Addresses that one `is` agent may ever have met: it keeps the dead ones and walks them too, so that it is made anew
+/// with those that live. Only a client that moves a hundred times without an ICE restart comes here.
+pub const AGENT_ADDRESSES_MAX: usize = 256;
+
+/// Our checks that wait for an answer: one leaves every 50 ms, and an answer that takes longer than 3 s is none.
+pub const CHECKS_WAITING_MAX: usize = 64;
 
 /// Candidate pairs the ICE agent checks.
 pub const CANDIDATE_PAIRS_MAX: usize = 100;

@@ -120,8 +120,8 @@ fn checks_of_ours_make_the_pair_when_the_client_sends_none_first() {
         seen
     });
     world.run_until(Duration::from_secs(10), World::is_connected);
-    let announced = world.server.count(|event| matches!(event, TransportEvent::Tuple(_)));
-    assert!(announced >= 1, "demultiplexing has to know where answers will come from");
+    let announced = world.server.count(|event| matches!(event, TransportEvent::Check(_)));
+    assert!(announced >= 1, "demultiplexing has to know which answers will come");
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub struct Client {
     key: PeerKey,
     layout: Layout,
     anchor: ClockAnchor,
+    /// The last byte of its address.
+    pub host: u8,
     pub sections: Vec<Section>,
     pub publisher: Option<Lower>,
     pub subscriber: Option<Lower>,
@@ -51,13 +53,13 @@ impl Client {
         } else {
             Vec::new()
         };
-        Self { key, layout, anchor, sections, publisher: None, subscriber: None }
+        let host = u8::try_from(key.0).expect("a small key");
+        Self { key, layout, anchor, host, sections, publisher: None, subscriber: None }
     }
 
     fn lower(&self, now: Now, target: Target) -> Lower {
-        let peer = u8::try_from(self.key.0).expect("a small key");
         let port = if target == Target::Publisher { 50_000 } else { 50_001 };
-        let address: SocketAddr = ([10, 0, 1, peer], port).into();
+        let address: SocketAddr = ([10, 0, 1, self.host], port).into();
         Lower::new(self.anchor, now, address, target == Target::Publisher)
     }
 

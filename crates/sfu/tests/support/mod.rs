@@ -138,9 +138,20 @@ impl World {
         self.join_with(join(peer, "RM_a", layout));
     }
 
-    pub fn join_with(&mut self, mut join: Join) {
+    pub fn join_with(&mut self, join: Join) {
+        let client = Client::new(join.peer, join.layout, self.anchor);
+        self.join_as(client, join);
+    }
+
+    /// Joins with a client that has the addresses of another.
+    pub fn join_at(&mut self, host: u8, join: Join) {
+        let mut client = Client::new(join.peer, join.layout, self.anchor);
+        client.host = host;
+        self.join_as(client, join);
+    }
+
+    fn join_as(&mut self, mut client: Client, mut join: Join) {
         let key = join.peer;
-        let mut client = Client::new(key, join.layout, self.anchor);
         if join.layout == Layout::Single {
             join.publisher_offer = Some((1, Box::new(client.offer(self.now))));
         }

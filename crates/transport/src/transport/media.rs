@@ -106,7 +106,12 @@ impl Transport {
         Some(Sent { transport_cc, stamps, bytes })
     }
 
-    pub(super) fn receive_rtp<'a>(&mut self, addresses: Addresses, bytes: &'a mut [u8]) -> Received<'a> {
+    pub(super) fn receive_rtp<'a>(
+        &mut self,
+        now: Now,
+        addresses: Addresses,
+        bytes: &'a mut [u8],
+    ) -> Received<'a> {
         let receiver = match self.media_receiver(addresses) {
             Ok(receiver) => receiver,
             Err(ignored) => return self.ignore(ignored),
@@ -117,11 +122,17 @@ impl Transport {
         };
         let Some(packet) = bytes.get_mut(..opened.len) else { return self.ignore(Ignored::Malformed) };
         self.counters.rtp += 1;
+        self.opened(now, addresses);
         let (header, extended_sequence) = (opened.header, opened.extended_sequence);
         Received::Rtp(ReceivedRtp { packet, header, extended_sequence })
     }
 
-    pub(super) fn receive_rtcp<'a>(&mut self, addresses: Addresses, bytes: &'a mut [u8]) -> Received<'a> {
+    pub(super) fn receive_rtcp<'a>(
+        &mut self,
+        now: Now,
+        addresses: Addresses,
+        bytes: &'a mut [u8],
+    ) -> Received<'a> {
         let receiver = match self.media_receiver(addresses) {
             Ok(receiver) => receiver,
             Err(ignored) => return self.ignore(ignored),
@@ -132,6 +143,7 @@ impl Transport {
         };
         let Some(packet) = bytes.get(..len) else { return self.ignore(Ignored::Malformed) };
         self.counters.rtcp += 1;
+        self.opened(now, addresses);
         Received::Rtcp(packet)
     }
 
@@ -156,15 +168,21 @@ impl Transport {
         true
     }
 
-    /// The receiver, when the packet's address has been verified; the last one that was needs no look-up.
+    /// The receiver, when the packet's address has been verified; the last one that sent something authentic needs no look-up.
     fn media_receiver(&mut self, addresses: Addresses) -> Result<&mut SrtpReceiver, Ignored> {
-        if self.media_from != Some(addresses) {
-            if !self.ice.is_valid(addresses) {
-                return Err(Ignored::UnverifiedAddress);
-            }
-            self.media_from = Some(addresses);
+        if self.media_from != Some(addresses) && !self.ice.is_valid(addresses) {
+            return Err(Ignored::UnverifiedAddress);
         }
         self.receiver.as_mut().ok_or(Ignored::NoKeys)
+    }
+
+    /// A packet from there was authentic.
+    fn opened(&mut self, now: Now, addresses: Addresses) {
+        if self.media_from != Some(addresses) {
+            self.note_media();
+            self.media_from = Some(addresses);
+        }
+        self.media_at = now.mono();
     }
 
     fn ignore<'a>(&mut self, ignored: Ignored) -> Received<'a> {

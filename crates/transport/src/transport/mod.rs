@@ -12,7 +12,7 @@ use crate::event::{
     DtlsRole, FailReason, Ignored, Received, RemoteError, RemoteParameters, RemoteSet, Setup,
     TransportConfig, TransportCounters, TransportEvent, Why,
 };
-use crate::ice::{CandidateIgnored, Ice, IceEvent, IceState};
+use crate::ice::{CandidateIgnored, Heard, Ice, IceEvent, IceState};
 use crate::limits::{
     EVENTS_MAX, EVENTS_RESERVED, HELD_DATAGRAM_BYTES_MAX, HELD_DATAGRAMS_MAX, LABEL_BYTES_MAX,
 };
@@ -47,6 +47,8 @@ pub struct Transport {
     phase: Phase,
     /// The tuple of the last media packet, so that the next needs one comparison.
     media_from: Option<Addresses>,
+    /// When that was.
+    media_at: Mono,
     receiver: Option<SrtpReceiver>,
 
     anchor: ClockAnchor,
@@ -112,6 +114,7 @@ impl Transport {
             sender: None,
             receiver: None,
             media_from: None,
+            media_at: Mono::default(),
             media_run: RunHint::default(),
             control_run: RunHint::default(),
             rtcp: Vec::new(),
@@ -238,9 +241,13 @@ impl Transport {
     ) -> Received<'a> {
         let ignored = match (self.phase, classify(bytes)) {
             (Phase::Ended, _) => Ignored::Ended,
-            (_, PacketClass::Rtp) => return self.receive_rtp(addresses, bytes),
-            (_, PacketClass::Rtcp) => return self.receive_rtcp(addresses, bytes),
-            (_, PacketClass::Stun) => self.receive_stun(now, addresses, bytes, batch),
+            (_, PacketClass::Rtp) => return self.receive_rtp(now, addresses, bytes),
+            (_, PacketClass::Rtcp) => return self.receive_rtcp(now, addresses, bytes),
+            (_, PacketClass::Stun) => match self.receive_stun(now, addresses, bytes, batch) {
+                Heard::Peer => return Received::Check,
+                Heard::Message => Ignored::Handled,
+                Heard::Nothing => Ignored::NotAccepted,
+            },
             (_, PacketClass::Dtls) => self.receive_dtls(now, addresses, bytes, batch),
             (_, PacketClass::TurnChannel | PacketClass::Unknown) => Ignored::Malformed,
         };
@@ -346,6 +353,24 @@ impl Transport {
         while self.events.pop().is_some() {}
     }
 
+    /// When something from this 5-tuple was last authenticated or decrypted; `None` when it is not the peer's.
+    pub fn heard(&self, addresses: Addresses) -> Option<Mono> {
+        if self.phase == Phase::Ended {
+            return None;
+        }
+        let media = (self.media_from == Some(addresses)).then_some(self.media_at);
+        self.ice.heard(addresses).max(media)
+    }
+
+    /// The 5-tuples that are the peer's no more, since the last call.
+    pub fn take_forgotten(&mut self) -> Vec<Addresses> {
+        let forgotten = self.ice.take_forgotten();
+        if self.media_from.is_some_and(|from| forgotten.contains(&from)) {
+            self.media_from = None;
+        }
+        forgotten
+    }
+
     /// State of ICE.
     pub const fn ice_state(&self) -> IceState {
         self.ice_state
@@ -384,23 +409,26 @@ impl Transport {
         TransportCounters {
             sctp: self.sctp.counters(),
             events_refused: self.events.refused(),
+            checks_refused: self.ice.refused(),
             ..self.counters
         }
     }
 
-    fn receive_stun(
-        &mut self,
-        now: Now,
-        addresses: Addresses,
-        bytes: &[u8],
-        batch: &mut SendBatch,
-    ) -> Ignored {
-        if !self.ice.receive(now, addresses, bytes) {
-            return Ignored::NotAccepted;
+    fn receive_stun(&mut self, now: Now, addresses: Addresses, bytes: &[u8], batch: &mut SendBatch) -> Heard {
+        self.note_media();
+        let heard = self.ice.receive(now, addresses, bytes);
+        if heard != Heard::Nothing {
+            self.counters.stun += 1;
+            self.pump(now, batch);
         }
-        self.counters.stun += 1;
-        self.pump(now, batch);
-        Ignored::Handled
+        heard
+    }
+
+    /// Tells ICE when media last came, so that its address counts as in use.
+    fn note_media(&mut self) {
+        if let Some(from) = self.media_from {
+            self.ice.hear(from, self.media_at);
+        }
     }
 
     /// DTLS is read from addresses that a check has verified, nominated or not: Chromium's ClientHello follows its
@@ -416,6 +444,9 @@ impl Transport {
         if self.ice.is_valid(addresses) {
             self.counters.dtls += 1;
             self.feed_dtls(now, addresses, bytes, batch);
+            if self.security.take_opened() {
+                self.ice.hear(addresses, now.mono());
+            }
             self.pump(now, batch);
             return Ignored::Handled;
         }
@@ -452,7 +483,7 @@ impl Transport {
                 self.ice_state = state;
                 self.tell(TransportEvent::IceState(state));
             }
-            IceEvent::Tuple(addresses) => self.tell(TransportEvent::Tuple(addresses)),
+            IceEvent::Check(transaction) => self.tell(TransportEvent::Check(transaction)),
             IceEvent::Selected(addresses) => {
                 if !self.selected || self.path != Some(addresses) {
                     self.tell(TransportEvent::Selected(addresses));

@@ -22,6 +22,8 @@ pub(super) struct Security {
     handshake_bytes: usize,
     /// The peer's certificate is the announced one.
     verified: bool,
+    /// A record of the peer's was opened.
+    opened: bool,
 }
 
 /// What one drain of the session asks of the transport.
@@ -40,7 +42,13 @@ impl Security {
             connected: false,
             handshake_bytes: 0,
             verified: false,
+            opened: false,
         }
+    }
+
+    /// Whether a record of the peer's was opened since the last call.
+    pub(super) const fn take_opened(&mut self) -> bool {
+        std::mem::replace(&mut self.opened, false)
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -138,6 +146,7 @@ impl Transport {
                 }
                 DtlsOutput::Message(packet) => {
                     if self.security.connected {
+                        self.security.opened = true;
                         let mut events = Vec::new();
                         self.sctp.receive(self.anchor.instant(now), packet, &mut events);
                         self.tell_channels(events);

@@ -149,7 +149,7 @@ impl Ours {
         match self.transport.handle_datagram(now, packet.addresses, &mut packet.bytes, &mut self.batch) {
             Received::Rtp(rtp) => self.rtp.push((rtp.extended_sequence, rtp.packet.to_vec())),
             Received::Rtcp(rtcp) => self.rtcp.push(rtcp.to_vec()),
-            Received::Nothing(_) => {}
+            Received::Check | Received::Nothing(_) => {}
         }
     }
 

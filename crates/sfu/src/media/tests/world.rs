@@ -202,7 +202,7 @@ impl World {
                         bytes: rtp.packet.to_vec(),
                     }),
                     Received::Rtcp(rtcp) => client.rtcp.push(rtcp.to_vec()),
-                    Received::Nothing(_) => {}
+                    Received::Check | Received::Nothing(_) => {}
                 }
             }
         }
@@ -237,7 +237,7 @@ impl World {
                     Received::Rtcp(rtcp) => {
                         self.media.handle_rtcp(self.now, &mut self.transports, id, rtcp, &mut self.batch);
                     }
-                    Received::Nothing(_) => {}
+                    Received::Check | Received::Nothing(_) => {}
                 }
             }
         }
