@@ -22,7 +22,7 @@ const HELP: &str = "cargo xtask COMMAND
   tidy           layer rules, clippy walls, file and function sizes, banned words
   tidy --write   writes the clippy walls of the pure crates anew
   deny           cargo-deny: bans, licenses, sources
-  bench NAME     prints figures; NAME is plane, sockets, sctp, joins, memory, accounting, turn or collector";
+  bench NAME     prints figures; NAME is plane, sockets, sctp, joins, memory, ice, accounting, turn or collector";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -11,7 +11,8 @@ const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
 const END_TO_END_LIMIT: Duration = Duration::from_secs(25 * 60);
 
 /// The benchmarks of `crates/bench`.
-const BENCHES: &[&str] = &["plane", "sockets", "sctp", "joins", "memory", "accounting", "turn", "collector"];
+const BENCHES: &[&str] =
+    &["plane", "sockets", "sctp", "joins", "memory", "ice", "accounting", "turn", "collector"];
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Counts {

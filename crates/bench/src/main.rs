@@ -1,4 +1,4 @@
-//! Measures what the server costs: `fanlight-bench plane|sockets|sctp|joins|memory|accounting|turn|collector`.
+//! Measures what the server costs: `fanlight-bench plane|sockets|sctp|joins|memory|ice|accounting|turn|collector`.
 //!
 //! Every figure is one line, `name<TAB>value<TAB>unit`. docs/performance.md says what each of them means.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints what it measured")]
@@ -11,6 +11,7 @@ mod crowd;
 mod figures;
 mod floor;
 mod hall;
+mod ice;
 mod joins;
 mod memory;
 mod participant;
@@ -43,12 +44,13 @@ fn main() -> ExitCode {
         ["sctp", part] => sctp::run_part(part),
         ["joins"] => joins::run(),
         ["memory"] => memory::run(),
+        ["ice"] => ice::run(),
         ["turn"] => turn::run(),
         ["turn", part] => turn::run_part(part),
         ["accounting"] => accounting::run(),
         ["accounting", part] => accounting::run_part(part),
         ["collector", rest @ ..] => collector::run(rest),
-        _ => Err("fanlight-bench plane|sockets|sctp|joins|memory|accounting|turn|collector".into()),
+        _ => Err("fanlight-bench plane|sockets|sctp|joins|memory|ice|accounting|turn|collector".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

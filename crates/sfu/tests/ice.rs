@@ -47,6 +47,28 @@ fn an_address_that_somebody_named_is_nobodys() {
 }
 
 #[test]
+fn an_answer_to_our_check_proves_an_address_although_none_of_its_own_came() {
+    // Firefox as shipped does not check a server on 127.0.0.1 by itself.
+    let mut world = World::new();
+    world.checks_cut = true;
+    world.join(1, DUAL);
+    let subscriber = fanlight_base::Addresses {
+        local: support::server(),
+        remote: ([10, 0, 1, 1], 50_001).into(),
+        protocol: fanlight_base::Protocol::Udp,
+    };
+    world.run(SECOND);
+    assert!(!world.sfu.has_tuple(subscriber), "nobody has named it");
+    let candidate = "candidate:1 1 udp 2130706431 10.0.1.1 50001 typ host".to_owned();
+    world.request(1, Request::Trickle { target: Target::Subscriber, candidate });
+    world.run(SECOND);
+    assert!(world.sfu.has_tuple(subscriber));
+    world.checks_cut = false;
+    world.run(2 * SECOND);
+    assert!(is_active(&world, 1));
+}
+
+#[test]
 fn an_address_of_an_ended_session_serves_the_next_one() {
     let mut world = two_rooms();
     world.join_with(join(1, "RM_a", Layout::Single));

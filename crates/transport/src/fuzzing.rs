@@ -1,7 +1,10 @@
 //! Fuzz targets: plain functions that must not panic, whatever the bytes.
 
+mod ice;
+
 pub use crate::negotiate::fuzzing::fuzz_sdp;
 pub use crate::sctp::handmade;
+pub use ice::fuzz_ice;
 
 use crate::client_hello::HelloCollector;
 use crate::dcep::Message;

@@ -5,10 +5,17 @@ use fanlight_transport::fuzzing;
 
 /// Mutations of each input.
 const MUTATIONS: usize = 300;
+/// Of ICE's, each of which makes a certificate and takes hundreds of checks.
+const ICE_MUTATIONS: usize = 60;
 
 #[test]
 fn demultiplexing_survives_its_corpus() {
     replay("transport_demux", MUTATIONS, fuzzing::fuzz_demux);
+}
+
+#[test]
+fn ice_survives_its_corpus() {
+    replay("transport_ice", ICE_MUTATIONS, fuzzing::fuzz_ice);
 }
 
 #[test]
