@@ -8,8 +8,12 @@ use redis_protocol::resp2::types::OwnedFrame;
 
 /// Bytes that may wait for the rest of a command: coturn's are below 2 kB, and it sends a few at a time.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
-/// Words of a command that are looked at.
+/// Bytes of a command before AUTH: names and passwords are short, and who has not said one is a stranger.
+const STRANGER_BYTES_MAX: usize = 1024;
+/// Words of a command; coturn's have five at most.
 const WORDS_MAX: usize = 16;
+/// A marker, a number and the end of the line, at the head of a command and of each word.
+const HEAD_BYTES_MAX: usize = 16;
 
 /// What a connection said that matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,9 +50,9 @@ pub enum Broken {
     /// It is not RESP2.
     #[error("not a RESP2 command")]
     NotResp,
-    /// A command is longer than anything coturn sends.
-    #[error("a command of more than {BUFFER_BYTES_MAX} bytes")]
-    TooLong,
+    /// A command is longer than anything coturn sends, or than a password before AUTH.
+    #[error("a command of more than {0} bytes")]
+    TooLong(usize),
 }
 
 /// One connection.
@@ -81,20 +85,14 @@ impl Connection {
         let (mut said, mut used) = (Vec::new(), 0);
         loop {
             let rest = self.buffer.get(used..).unwrap_or_default();
-            match decode(rest) {
-                Ok(Some((frame, len))) if len > 0 => {
-                    used += len;
-                    let words = words(frame).ok_or(Broken::NotResp)?;
-                    said.extend(self.command(&words, answers));
-                }
-                Ok(_) => break,
-                Err(_) => return Err(Broken::NotResp),
-            }
+            let bytes_max = if self.authorised { BUFFER_BYTES_MAX } else { STRANGER_BYTES_MAX };
+            let Some(command) = first_command(rest, bytes_max)? else { break };
+            used += command.len();
+            let Ok(Some((frame, _))) = decode(command) else { return Err(Broken::NotResp) };
+            let words = words(frame).ok_or(Broken::NotResp)?;
+            said.extend(self.command(&words, answers));
         }
         self.buffer.drain(..used);
-        if self.buffer.len() > BUFFER_BYTES_MAX {
-            return Err(Broken::TooLong);
-        }
         Ok(said)
     }
 
@@ -159,17 +157,47 @@ fn is_same(a: &str, b: &str) -> bool {
     a.len() == b.len() && differences == 0
 }
 
+/// The first command of what came, once it is whole: an array of bulk strings, as Redis's clients send them. The library
+/// would follow arrays in arrays as deep as they go, on the stack.
+fn first_command(bytes: &[u8], bytes_max: usize) -> Result<Option<&[u8]>, Broken> {
+    let Some((words, mut at)) = head(bytes, b'*')? else { return Ok(None) };
+    if words == 0 || words > WORDS_MAX {
+        return Err(Broken::NotResp);
+    }
+    for _ in 0..words {
+        let Some((len, head_len)) = head(bytes.get(at..).unwrap_or_default(), b'$')? else {
+            return if bytes.len() > bytes_max { Err(Broken::TooLong(bytes_max)) } else { Ok(None) };
+        };
+        at = at.saturating_add(head_len).saturating_add(len).saturating_add(2);
+        if at > bytes_max {
+            return Err(Broken::TooLong(bytes_max));
+        }
+    }
+    Ok(bytes.get(..at))
+}
+
+/// Reads `*3\r\n` or `$3\r\n`: the number, and the bytes of the line. `None` while the line is not whole.
+fn head(bytes: &[u8], marker: u8) -> Result<Option<(usize, usize)>, Broken> {
+    let Some((first, rest)) = bytes.split_first() else { return Ok(None) };
+    if *first != marker {
+        return Err(Broken::NotResp);
+    }
+    let line = rest.get(..rest.len().min(HEAD_BYTES_MAX)).unwrap_or_default();
+    let Some(end) = line.windows(2).position(|pair| pair == b"\r\n") else {
+        return if line.len() == HEAD_BYTES_MAX { Err(Broken::NotResp) } else { Ok(None) };
+    };
+    let digits = line.get(..end).filter(|digits| digits.iter().all(u8::is_ascii_digit));
+    let number = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    number.map(|number| Some((number, 1 + end + 2))).ok_or(Broken::NotResp)
+}
+
+/// The words of a command that [`first_command`] found.
 fn words(frame: OwnedFrame) -> Option<Vec<String>> {
     let OwnedFrame::Array(frames) = frame else { return None };
     let word = |frame| match frame {
-        OwnedFrame::BulkString(bytes) | OwnedFrame::SimpleString(bytes) => {
-            Some(String::from_utf8_lossy(&bytes).into_owned())
-        }
+        OwnedFrame::BulkString(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
         _ => None,
     };
-    if frames.len() > WORDS_MAX {
-        return None;
-    }
     frames.into_iter().map(word).collect()
 }
 
@@ -249,7 +277,39 @@ mod tests {
         assert_eq!(broken(b"+OK\r\n"), Err(Broken::NotResp));
         let endless =
             [b"*2\r\n$7\r\npublish\r\n$900000\r\n".to_vec(), vec![b'x'; BUFFER_BYTES_MAX + 1]].concat();
-        assert_eq!(broken(&endless), Err(Broken::TooLong));
+        assert_eq!(broken(&endless), Err(Broken::TooLong(BUFFER_BYTES_MAX)));
         assert_eq!(broken(&command(&["x"; WORDS_MAX + 1])), Err(Broken::NotResp));
+        assert_eq!(broken(b"*99999999999999999999\r\n"), Err(Broken::NotResp));
+        assert_eq!(broken(b"*1\r\n$18446744073709551615\r\n"), Err(Broken::NotResp));
+        assert_eq!(broken(b"*-1\r\n"), Err(Broken::NotResp));
+    }
+
+    #[test]
+    fn a_stranger_is_kept_a_password_s_length() {
+        let mut connection = Connection::new(Some("secret".into()));
+        let long = "x".repeat(STRANGER_BYTES_MAX);
+        let told = connection.handle_bytes(&command(&["publish", "k", &long]), &mut Vec::new());
+        assert_eq!(told, Err(Broken::TooLong(STRANGER_BYTES_MAX)));
+        let mut connection = Connection::new(Some("secret".into()));
+        talk(&mut connection, &["AUTH", "secret"]);
+        assert_eq!(talk(&mut connection, &["publish", "k", &long]).1.len(), 1);
+    }
+
+    #[test]
+    fn arrays_in_arrays_end_the_connection_whatever_their_depth() {
+        // On a thread as small as the smallest that any platform gives: it would overflow if anything followed them.
+        let thread = std::thread::Builder::new().stack_size(128 << 10).spawn(|| {
+            for marker in ["*1", "%1", "~1", ">1", "|1", "*-1", "_", "*"] {
+                for password in [None, Some("secret".to_owned())] {
+                    let bytes = format!("{marker}\r\n").repeat(16_000);
+                    let mut connection = Connection::new(password);
+                    assert_eq!(
+                        connection.handle_bytes(bytes.as_bytes(), &mut Vec::new()),
+                        Err(Broken::NotResp)
+                    );
+                }
+            }
+        });
+        thread.unwrap().join().unwrap();
     }
 }
