@@ -3,7 +3,7 @@
 pub(crate) mod kohaku_config;
 pub(crate) mod log_file;
 
-use crate::config::Config;
+use crate::config::{Config, LOOPBACK};
 use crate::metrics::ExporterMetrics;
 use crate::serve::{is_no_such_address, listen};
 use crate::tls::{ServerTls, TlsError, TlsFiles};
@@ -92,15 +92,16 @@ impl CollectorPlan {
         if !own.enabled.unwrap_or(config.dev) {
             return Ok(None);
         }
-        let ips: Vec<IpAddr> = if own.bind_addresses.is_empty() {
-            config.bind_addresses.clone()
-        } else {
-            own.bind_addresses.iter().flat_map(|address| address.0.clone()).collect()
-        };
-        let place = |key, port| Place {
-            key,
-            addresses: ips.iter().map(|ip| SocketAddr::new(*ip, port)).collect(),
-            is_default: own.bind_addresses.is_empty() && config.bind_is_default,
+        let named: Vec<IpAddr> = own.bind_addresses.iter().flat_map(|address| address.0.clone()).collect();
+        // `enabled` alone means pages and calls: nobody asked for a port that anybody may send to.
+        let place = |key, port: Option<u16>, default| {
+            let (ips, is_default): (&[IpAddr], bool) = match port {
+                _ if !named.is_empty() => (&named, false),
+                Some(_) => (&config.bind_addresses, config.bind_is_default),
+                None => (&LOOPBACK, true),
+            };
+            let port = port.unwrap_or(default);
+            Place { key, addresses: ips.iter().map(|ip| SocketAddr::new(*ip, port)).collect(), is_default }
         };
         let tls = match (&own.tls_fullchain_file, &own.tls_privkey_file) {
             (Some(fullchain), Some(privkey)) => Some(TlsFiles {
@@ -111,11 +112,11 @@ impl CollectorPlan {
             (None, None) => None,
             _ => return Err(CollectorError::HalfTls),
         };
-        let exporter = own.exporter_port.unwrap_or(EXPORTER_PORT_DEFAULT);
         let idle_s = own.http2_idle_timeout.filter(|seconds| *seconds > 0);
         let plan = Self {
-            listen: place("fanlight.collector.port", own.port.unwrap_or(PORT_DEFAULT)),
-            exporter: (exporter != 0).then(|| place("fanlight.collector.exporter_port", exporter)),
+            listen: place("fanlight.collector.port", own.port, PORT_DEFAULT),
+            exporter: (own.exporter_port != Some(0))
+                .then(|| place("fanlight.collector.exporter_port", own.exporter_port, EXPORTER_PORT_DEFAULT)),
             optional: own.enabled.is_none(),
             https: tls.is_some(),
             tls,
@@ -453,6 +454,16 @@ mod tests {
         let on = on.expect("usable").expect("on");
         assert_eq!(on.listen.addresses, [SocketAddr::from(([10, 0, 0, 1], 1))]);
         assert!(!on.optional && on.exporter.is_none() && !on.listen.is_default);
+    }
+
+    #[test]
+    fn enabled_alone_opens_no_port_to_the_world() {
+        let ips = |place: &Place| place.addresses.iter().all(|address| address.ip().is_loopback());
+        let plain = plan("enabled: true", false).expect("usable").expect("on");
+        assert!(ips(&plain.listen) && plain.exporter.as_ref().is_some_and(ips));
+        let named = plan("enabled: true, port: 5890", false).expect("usable").expect("on");
+        assert!(named.listen.addresses.iter().all(|address| address.ip().is_unspecified()));
+        assert!(named.exporter.as_ref().is_some_and(ips), "its own port is not named");
     }
 
     #[test]

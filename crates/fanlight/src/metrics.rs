@@ -5,6 +5,7 @@
 
 mod clients;
 mod collector;
+mod http;
 mod rtcstats;
 
 pub(crate) use collector::ExporterMetrics;
@@ -12,8 +13,8 @@ pub(crate) use collector::ExporterMetrics;
 use crate::client_metrics::MetricsCounters;
 use fanlight_base::Now;
 use fanlight_events::turn::LegCounters;
-use fanlight_http::ClientStats;
 use fanlight_http::collector::CollectorApp;
+use fanlight_http::{ClientStats, Gate};
 use fanlight_shard::{Counters, Load, SharedAcceptorCounters, SharedTurnCounters};
 use fanlight_store::collector::CollectorSender;
 use fanlight_store::coturn::InputSnapshot;
@@ -36,6 +37,7 @@ pub(crate) struct Metrics {
     pub(crate) collector: Option<(CollectorApp, CollectorSender)>,
     pub(crate) client_stats: Option<Arc<ClientStats>>,
     pub(crate) client_metrics: Option<MetricsCounters>,
+    pub(crate) gate: Gate,
 }
 
 /// A leg of what was relayed.
@@ -88,6 +90,7 @@ impl Metrics {
         relayed(&mut sheet, &health);
         accounting(&mut sheet, &health);
         inputs(&mut sheet, &health, (self.now)().unix_ms());
+        http::http(&mut sheet, &self.gate.snapshot());
         if let Some((app, store)) = &self.collector {
             collector::collector(&mut sheet, &app.snapshot(), &store.health());
         }
@@ -393,6 +396,7 @@ mod tests {
             collector: None,
             client_stats: None,
             client_metrics: None,
+            gate: Gate::default(),
         };
         let mut sheet = Sheet { families: metrics.families() };
         store.close();
@@ -403,6 +407,8 @@ mod tests {
         inputs(&mut sheet, &health(), 3_500);
         sheet.families.extend(collector::sample_families());
         sheet.families.extend(clients::sample_families());
+        sheet.families.retain(|family| !family.name().starts_with("fanlight_http_"));
+        sheet.families.extend(http::sample_families());
         sheet.families.extend(rtcstats::sample_families());
         sheet.families
     }

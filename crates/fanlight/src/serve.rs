@@ -88,13 +88,13 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         error = failed(doors.as_mut()) => return Err(error.into()),
     }
     tracing::info!("ending sessions; a second signal ends them at once");
+    let _ = stop.send(true);
     drop(coturn);
     if let Some(doors) = doors {
         doors.stop().await;
     }
     let written = process.stop(STOP_WITHIN).await;
     tokio::time::sleep(FLUSH_WITHIN).await;
-    let _ = stop.send(true);
     if written { Ok(()) } else { Err("the record could not be written whole".into()) }
 }
 

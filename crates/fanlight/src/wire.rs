@@ -17,7 +17,7 @@ use fanlight_control::{Control, ControlConfig, Limits, RoomDefaults};
 use fanlight_events::Event;
 use fanlight_http::backend::{Backend, BackendError, Records};
 use fanlight_http::collector::CollectorApp;
-use fanlight_http::{App, ClientStats};
+use fanlight_http::{App, ClientStats, Gate};
 use fanlight_livekit::server::{IceCredential, IceServer, Server};
 use fanlight_livekit::token::Keys;
 use fanlight_sfu::{Sfu, SfuConfig, TextLimits};
@@ -91,8 +91,7 @@ impl Process {
 
         let plan = MediaPlan::new(config, &mut random)?;
         let turn = TurnPlan::bind(config, &plan.addresses)?;
-        let media = plan.media(turn.as_ref());
-        let ice_servers = ice_servers(config, turn.as_ref());
+        let (media, ice_servers) = (plan.media(turn.as_ref()), ice_servers(config, turn.as_ref()));
         let gate = turn.as_ref().map(TurnPlan::gate);
         let sinks = || sinks(signals.clone(), inputs.clone(), events.clone(), clients.as_ref());
         let shards = plan.start(anchor, &mut random, gate.as_ref(), sinks)?;
@@ -145,6 +144,7 @@ impl Process {
             meet: config.meet,
             client_stats: clients.as_ref().map(|clients| clients.door(config)).transpose()?,
             dev: config.dev,
+            gate: Gate::default(),
         };
         Ok(Self { app, media, inputs, drained, control, shards, acceptor, turn, store, clients })
     }
@@ -162,6 +162,7 @@ impl Process {
             collector: collector.cloned().zip(self.clients()),
             client_stats: self.app.client_stats.clone(),
             client_metrics: self.clients.as_ref().map(|clients| clients.metrics.counters()),
+            gate: self.app.gate.clone(),
         }
     }
 

@@ -89,7 +89,7 @@ fn scope(dev: bool, http: &HttpRequest<'_>, token: Option<&Token>) -> Result<Sco
 
 /// Whether this machine itself asks, and no page of another site through a browser here: that would have another origin, or
 /// a host name of its own that it let resolve to this machine (DNS rebinding). A proxy's request comes from anywhere.
-fn is_local(http: &HttpRequest<'_>) -> bool {
+pub(crate) fn is_local(http: &HttpRequest<'_>) -> bool {
     let forwarded = ["x-forwarded-for", "x-real-ip", "forwarded", "via", "cf-connecting-ip"];
     let Some(host) = http.header("host") else { return false };
     http.remote.is_some_and(|ip| ip.to_canonical().is_loopback())

@@ -3,12 +3,17 @@
 use crate::api::client_stats::{self, ClientStats};
 use crate::api::rtcstats;
 use crate::backend::{Backend, Records};
+use crate::body::{BodyError, Unread};
+use crate::gate::Gate;
+use crate::stream::{Beside, Slot, Stream};
+use crate::tally::Tally;
 use crate::{api, meet, page, rtc};
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{FromRequestParts, WebSocketUpgrade};
 use axum::http::{Request, Response, StatusCode, request::Parts};
 use fanlight_base::Now;
 use fanlight_livekit::admission::{self, Step};
+use fanlight_livekit::head::HEAD_BYTES_MAX;
 use fanlight_livekit::http_rules::{self, Answer, HttpRequest};
 use fanlight_livekit::server::Server;
 use hyper::body::Incoming;
@@ -18,18 +23,18 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::watch;
 
 /// A request's head comes within this, or the connection is closed: half a request costs its sender nothing and us a
 /// descriptor.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
-/// And its body.
-const BODY_WITHIN: Duration = Duration::from_secs(30);
-/// Connections of one listener, WebSockets included; further ones wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 65_536;
+/// What is read at once of a request: its head as [`Stream`] hands it on, and a field of its own.
+const BUFFER_BYTES_MAX: usize = HEAD_BYTES_MAX + 16 * 1024;
 /// Pause after a connection could not be taken.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -52,6 +57,8 @@ pub struct App {
     pub client_stats: Option<Arc<ClientStats>>,
     /// Give tokens to the page, and the record, to this machine without asking.
     pub dev: bool,
+    /// What connections hold together.
+    pub gate: Gate,
 }
 
 /// HTTP cannot be served.
@@ -64,13 +71,14 @@ pub struct ServeError {
     pub source: std::io::Error,
 }
 
-/// Serves one listener until `stop` is ready; open WebSockets are not waited for.
+/// Serves one listener until `stop` is ready: requests that have begun are answered, nothing is waited for.
 pub async fn serve(
     listener: TcpListener,
     app: App,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    serve_with(listener, stop, move |remote, request: Request<Incoming>| {
+    let gate = app.gate.clone();
+    serve_with(listener, gate, stop, move |remote, request: Request<Incoming>| {
         handle(app.clone(), remote, request.map(Body::new))
     })
     .await
@@ -79,6 +87,7 @@ pub async fn serve(
 /// Serves one listener until `stop` is ready; `answer` gets each request with the address it came from.
 pub(crate) async fn serve_with<A>(
     listener: TcpListener,
+    gate: Gate,
     stop: impl Future<Output = ()> + Send + 'static,
     answer: impl Fn(SocketAddr, Request<Incoming>) -> A + Clone + Send + Sync + 'static,
 ) -> Result<(), ServeError>
@@ -86,42 +95,94 @@ where
     A: Future<Output = Response<Body>> + Send + 'static,
 {
     let address = listener.local_addr().unwrap_or_else(|_| ([0, 0, 0, 0], 0).into());
-    let builder = patient_for_a_while();
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    tokio::pin!(stop);
+    let mut stop = pin!(stop);
+    let mut troubles = Tally::default();
+    // Connections see the end of this task as the stop.
+    let (_serving, stopped) = watch::channel(());
     loop {
-        let place = Arc::clone(&places).acquire_owned().await;
-        let (stream, remote) = tokio::select! {
+        let accepted = tokio::select! {
             () = &mut stop => return Ok(()),
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(source) if is_passing(&source) => {
-                    tracing::warn!(%address, %source, "cannot take a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-                Err(source) => return Err(ServeError { address, source }),
-            },
+            accepted = listener.accept() => accepted,
         };
+        let (stream, remote) = match accepted {
+            Ok(accepted) => accepted,
+            Err(source) if is_passing(&source) => {
+                accept_failed(&mut troubles, address, &source);
+                tokio::select! {
+                    () = &mut stop => return Ok(()),
+                    () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
+                }
+            }
+            Err(source) => return Err(ServeError { address, source }),
+        };
+        let Some(place) = gate.enter(remote.ip()) else { continue };
         // Signalling is small messages that somebody waits for.
         let _ = stream.set_nodelay(true);
-        let (builder, answer) = (builder.clone(), answer.clone());
-        tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let response = answer(remote, request);
-                async move { Ok::<_, Infallible>(response.await) }
-            });
-            // A client that breaks off, or says nothing in time, is not worth a word.
-            let _ = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
-            drop(place);
-        });
+        let (stream, slot) = Stream::new(stream, &gate, remote.ip(), Some(place));
+        let visit = Visit { gate: gate.clone(), remote, slot, stopped: stopped.clone() };
+        tokio::spawn(visit.run(stream, answer.clone()));
     }
 }
+
+/// Says that no connection could be taken, but not each time.
+pub(crate) fn accept_failed(troubles: &mut Tally, address: SocketAddr, source: &std::io::Error) {
+    if let Some(count) = troubles.count(Instant::now()) {
+        tracing::warn!(%address, count, %source, "cannot take connections");
+    }
+}
+
+/// One connection.
+struct Visit {
+    gate: Gate,
+    remote: SocketAddr,
+    slot: Slot,
+    stopped: watch::Receiver<()>,
+}
+
+impl Visit {
+    async fn run<S, A>(
+        self,
+        stream: Stream<S>,
+        answer: impl Fn(SocketAddr, Request<Incoming>) -> A + Clone + Send + Sync + 'static,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        A: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let Self { gate, remote, slot, mut stopped } = self;
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let Beside { refused, query } = slot.take();
+            if let Some(query) = query {
+                request.extensions_mut().insert(LongQuery(query.into()));
+            }
+            let (answer, gate) = (answer.clone(), gate.clone());
+            async move {
+                let response = match refused {
+                    Some(refused) => respond(Answer::text(refused.status(), refused.to_string())),
+                    None => answer(remote, request).await,
+                };
+                gate.answered(remote.ip(), response.status().as_u16());
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let builder = patient_for_a_while();
+        let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+        // A client that breaks off, or says nothing in time, is not worth a word.
+        tokio::select! {
+            _ = served.as_mut() => return,
+            _ = stopped.changed() => served.as_mut().graceful_shutdown(),
+        }
+        let _ = served.await;
+    }
+}
+
+/// A query that no `Uri` holds.
+#[derive(Debug, Clone)]
+struct LongQuery(Arc<str>);
 
 /// What speaks HTTP on a connection, within time limits.
 fn patient_for_a_while() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN).max_buf_size(BUFFER_BYTES_MAX);
     builder
 }
 
@@ -136,68 +197,85 @@ pub(crate) fn is_passing(error: &std::io::Error) -> bool {
 
 async fn handle(app: App, remote: SocketAddr, request: Request<Body>) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
-    let body = match tokio::time::timeout(BODY_WITHIN, to_bytes(body, http_rules::BODY_BYTES_MAX)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => {
-            return respond(Answer::text(
-                413,
-                format!("the body is over {} bytes", http_rules::BODY_BYTES_MAX),
-            ));
-        }
-        Err(_) => {
-            return respond(Answer::text(408, format!("no whole body within {} s", BODY_WITHIN.as_secs())));
-        }
-    };
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &app).await.ok();
+    let long_query = parts.extensions.remove::<LongQuery>();
     let headers = header_pairs(&parts);
-    let http = HttpRequest {
+    let mut http = HttpRequest {
         method: parts.method.as_str(),
         path: parts.uri.path(),
-        query: parts.uri.query().unwrap_or_default(),
+        query: long_query.as_ref().map_or_else(|| parts.uri.query().unwrap_or_default(), |long| &long.0),
         headers: &headers,
-        body: &body,
+        body: &[],
         remote: Some(remote.ip()),
     };
-    let now = (app.now)();
-    match admission::step(&app.server, now, &http) {
-        Step::Answer(answer) => respond(answer),
-        Step::Health => respond(with_cors(&http, http_rules::health(now, (app.alive)()))),
-        Step::Validate(admission) => {
-            let (room, may_create) = (admission.request.room.clone(), admission.request.may_create);
-            match app.backend.check(room, may_create).await {
-                Ok(checked) => respond(admission::validated(&http, checked)),
-                Err(error) => respond(with_cors(&http, Answer::text(503, error.to_string()))),
+    let body = Unread::new(body, &app.gate, remote.ip(), http.header("content-length"));
+    match admission::wants_form(&app.server, (app.now)(), &http) {
+        Ok(false) => route(&app, &http, upgrade, body).await,
+        Ok(true) => match body.read(http_rules::FORM_BYTES_MAX).await {
+            Ok(form) => {
+                http.body = &form.bytes;
+                let nothing = Unread::new(Body::empty(), &app.gate, remote.ip(), None);
+                route(&app, &http, upgrade, nothing).await
             }
-        }
-        Step::Join(admission) => match upgrade {
-            Some(upgrade) => rtc::join(&app, upgrade, *admission)
-                .await
-                .unwrap_or_else(|refusal| respond(with_cors(&http, refusal))),
-            None => respond(with_cors(&http, Answer::empty(404))),
+            Err(error) => respond(with_cors(&http, unread(&error))),
         },
-        Step::RefuseResume(setup) => match upgrade {
-            Some(upgrade) => rtc::refuse_resume(&app, upgrade, *setup),
-            None => respond(with_cors(&http, Answer::empty(404))),
-        },
-        Step::Pass { path, token } if path == client_stats::PATH => {
-            respond(with_cors(&http, client_stats::answer(&app, &http, token.as_deref()).await))
-        }
-        Step::Pass { path, token } if rtcstats::is_path(&path) => {
-            rtcstats::answer(&app, &http, upgrade, token.as_deref())
-        }
-        Step::Pass { path, token } if path.starts_with(api::PREFIX) => {
-            api::answer(&app, &http, &path, token.as_deref()).await
-        }
-        Step::Pass { path, .. } => pass(&app, &http, &path, remote),
+        Err(refusal) => respond(refusal),
     }
 }
 
-fn pass(app: &App, http: &HttpRequest<'_>, path: &str, remote: SocketAddr) -> Response<Body> {
+/// The answer to a body that was not read.
+pub(crate) fn unread(error: &BodyError) -> Answer {
+    Answer::text(error.status(), error.to_string())
+}
+
+async fn route(
+    app: &App,
+    http: &HttpRequest<'_>,
+    upgrade: Option<WebSocketUpgrade>,
+    body: Unread,
+) -> Response<Body> {
+    let now = (app.now)();
+    match admission::step(&app.server, now, http) {
+        Step::Answer(answer) => respond(answer),
+        Step::Health => respond(with_cors(http, http_rules::health(now, (app.alive)()))),
+        Step::Validate(admission) => {
+            let (room, may_create) = (admission.request.room.clone(), admission.request.may_create);
+            match app.backend.check(room, may_create).await {
+                Ok(checked) => respond(admission::validated(http, checked)),
+                Err(error) => respond(with_cors(http, Answer::text(503, error.to_string()))),
+            }
+        }
+        Step::Join(admission) => match upgrade {
+            Some(upgrade) => rtc::join(app, upgrade, *admission)
+                .await
+                .unwrap_or_else(|refusal| respond(with_cors(http, refusal))),
+            None => respond(with_cors(http, Answer::empty(404))),
+        },
+        Step::RefuseResume(setup) => match upgrade {
+            Some(upgrade) => rtc::refuse_resume(app, upgrade, *setup),
+            None => respond(with_cors(http, Answer::empty(404))),
+        },
+        Step::Pass { path, token } if path == client_stats::PATH => {
+            respond(with_cors(http, client_stats::answer(app, http, token.as_deref(), body).await))
+        }
+        Step::Pass { path, token } if rtcstats::is_path(&path) => {
+            rtcstats::answer(app, http, upgrade, token.as_deref())
+        }
+        Step::Pass { path, token } if path.starts_with(api::PREFIX) => {
+            api::answer(app, http, &path, token.as_deref()).await
+        }
+        Step::Pass { path, .. } if path == "/meet/token" && app.meet && app.dev => {
+            meet::token(app, http, body).await
+        }
+        Step::Pass { path, .. } => pass(app, http, &path),
+    }
+}
+
+fn pass(app: &App, http: &HttpRequest<'_>, path: &str) -> Response<Body> {
     let not_found = || respond(with_cors(http, http_rules::not_found()));
     match path {
-        "/meet/token" if app.meet && app.dev && remote.ip().is_loopback() => meet::token(app, http),
         _ if path.starts_with("/meet") && !app.meet => not_found(),
-        _ => page::file(http.method, path).unwrap_or_else(not_found),
+        _ => page::file(http, path).unwrap_or_else(not_found),
     }
 }
 

@@ -15,6 +15,7 @@ pub use route::{COLLECTOR_PATH, WEBHOOK_PATH_DEFAULT};
 
 use crate::app::ServeError;
 use crate::backend::{NotStored, ReportSink};
+use crate::gate::{self, Gate, Share};
 use crate::metrics::{self, MetricsApp};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts};
@@ -23,7 +24,7 @@ use fanlight_telemetry::collector::limits::BODY_BYTES_MAX;
 use fanlight_telemetry::decode::kohaku::{self, Kind};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use limits::{BODIES_BYTES_MAX, BODY_WITHIN, RETRY_AFTER_S};
+use limits::{BODIES_BYTES_MAX, BODY_WITHIN, CONNECTIONS_MAX, RETRY_AFTER_S};
 use meter::{Answered, Meter};
 use route::Route;
 use rustls::ServerConfig;
@@ -34,7 +35,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What the collector does differently from one installation to another.
 #[derive(Clone)]
@@ -43,7 +43,7 @@ pub struct CollectorSettings {
     pub webhook_path: String,
     /// Answer as Kohaku did.
     pub strict: bool,
-    /// Bytes of bodies that are being read or stored, all together; what is more is answered with 503.
+    /// Bytes of bodies that are being read or stored, all together, half of them from one host; what is more is answered with 503.
     pub bodies_bytes_max: usize,
     /// Gets every request once it is answered, but those for health.
     pub access: Arc<dyn Fn(&Access<'_>) + Send + Sync>,
@@ -102,7 +102,7 @@ pub struct CollectorApp(Arc<Inner>);
 struct Inner {
     reports: ReportSink,
     settings: CollectorSettings,
-    bodies: Arc<Semaphore>,
+    gate: Gate,
     meter: Meter,
     connections: Arc<ConnectionCounters>,
 }
@@ -112,7 +112,7 @@ impl CollectorApp {
     pub fn new(reports: ReportSink, settings: CollectorSettings) -> Self {
         Self(Arc::new(Inner {
             reports,
-            bodies: Arc::new(Semaphore::new(settings.bodies_bytes_max)),
+            gate: Gate::new([CONNECTIONS_MAX, 0, settings.bodies_bytes_max]),
             settings,
             meter: Meter::default(),
             connections: Arc::default(),
@@ -144,7 +144,7 @@ pub async fn serve_collector(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     let counters = Arc::clone(&app.0.connections);
-    let door = Door { listener, tls, http2, counters };
+    let door = Door { listener, tls, http2, counters, gate: app.0.gate.clone() };
     door.serve(stop, move |remote, request| {
         let app = Arc::clone(&app.0);
         async move { app.answer(remote, request).await }
@@ -159,7 +159,8 @@ pub async fn serve_exporter(
     metrics: MetricsApp,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
-    let door = Door { listener, tls, http2: Http2Settings::default(), counters: Arc::default() };
+    let gate = Gate::new([CONNECTIONS_MAX, 0, 0]);
+    let door = Door { listener, tls, http2: Http2Settings::default(), counters: Arc::default(), gate };
     door.serve(stop, move |_, request: Request<Incoming>| {
         let response = match request.uri().path().trim_end_matches('/') {
             "/metrics" => metrics::answer(&metrics, text(request.headers(), &header::AUTHORIZATION)),
@@ -187,7 +188,7 @@ impl Inner {
         let mut bytes_in = 0;
         let answer = match route {
             Route::Report(kind) => {
-                let answer = self.report(kind, &parts, body, &mut bytes_in).await;
+                let answer = self.report(kind, remote.ip(), &parts, body, &mut bytes_in).await;
                 self.meter.report(answer.status.as_u16());
                 answer
             }
@@ -223,8 +224,15 @@ impl Inner {
         answer.into_response()
     }
 
-    async fn report(&self, kind: Kind, parts: &Parts, body: Incoming, bytes_in: &mut usize) -> Answer {
-        let (body, place) = match self.read(parts, body).await {
+    async fn report(
+        &self,
+        kind: Kind,
+        remote: IpAddr,
+        parts: &Parts,
+        body: Incoming,
+        bytes_in: &mut usize,
+    ) -> Answer {
+        let (body, place) = match self.read(remote, parts, body).await {
             Ok(read) => read,
             Err(error) => return self.unread(&error),
         };
@@ -249,29 +257,25 @@ impl Inner {
     }
 
     /// All of a body, with its share of what bodies may take together.
-    async fn read(&self, parts: &Parts, body: Incoming) -> Result<(Vec<u8>, Place), Unread> {
+    async fn read(&self, remote: IpAddr, parts: &Parts, body: Incoming) -> Result<(Vec<u8>, Share), Unread> {
         let length = text(&parts.headers, &header::CONTENT_LENGTH).and_then(|text| text.parse().ok());
         if length.is_some_and(|bytes: usize| bytes > BODY_BYTES_MAX) {
             return Err(Unread::TooLarge);
         }
-        let reading = self.gather(body);
+        let reading = self.gather(remote, body);
         tokio::time::timeout(BODY_WITHIN, reading).await.unwrap_or(Err(Unread::Late))
     }
 
-    async fn gather(&self, mut body: Incoming) -> Result<(Vec<u8>, Place), Unread> {
+    async fn gather(&self, remote: IpAddr, mut body: Incoming) -> Result<(Vec<u8>, Share), Unread> {
         let mut gathered = Vec::new();
-        let mut place: Place = None;
+        let mut place = self.gate.share(gate::Kind::BodyBytes, remote);
         while let Some(frame) = body.frame().await {
             let Ok(bytes) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
             if gathered.len() + bytes.len() > BODY_BYTES_MAX {
                 return Err(Unread::TooLarge);
             }
-            let share = u32::try_from(bytes.len()).map_err(|_| Unread::TooLarge)?;
-            let share =
-                Arc::clone(&self.bodies).try_acquire_many_owned(share).map_err(|_| Unread::TooMany)?;
-            match &mut place {
-                Some(place) => place.merge(share),
-                None => place = Some(share),
+            if !place.grow(bytes.len()) {
+                return Err(Unread::TooMany);
             }
             gathered.extend_from_slice(&bytes);
         }
@@ -347,9 +351,6 @@ impl Inner {
 
 /// Of a report without `simulcast`: Kohaku wanted to log its value, and there is none.
 const FALLS_OVER: &str = "for 'Simulcast' failed on the 'required' tag";
-
-/// A share of what bodies may take together.
-type Place = Option<OwnedSemaphorePermit>;
 
 /// Why a body was not read.
 #[derive(Debug, thiserror::Error)]

@@ -6,13 +6,18 @@
 mod api;
 mod app;
 pub mod backend;
+mod body;
 pub mod collector;
+mod gate;
 mod meet;
 mod metrics;
 mod page;
 mod rtc;
+mod stream;
+mod tally;
 
 pub use api::client_stats::{ClientStats, ClientStatsCounts, CollectorKey};
 pub use api::rtcstats::{RtcStatsCounts, RtcStatsSnapshot};
 pub use app::{App, ServeError, serve};
+pub use gate::{Gate, GateSnapshot, HeldSnapshot};
 pub use metrics::{MetricsApp, serve_metrics};

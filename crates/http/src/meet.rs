@@ -1,6 +1,8 @@
 //! Tokens for trying out the page at `/meet`.
 
-use crate::app::{App, respond};
+use crate::api::is_local;
+use crate::app::{App, respond, unread};
+use crate::body::Unread;
 use axum::body::Body;
 use axum::http::Response;
 use fanlight_base::Now;
@@ -12,6 +14,8 @@ use serde::{Deserialize, Serialize};
 const TOKEN_LIFETIME_S: u64 = 6 * 3600;
 /// Names and rooms over this are refused with a sentence instead of failing at the join.
 const NAME_BYTES_MAX: usize = 256;
+/// Both of them in JSON, every byte escaped.
+const ASK_BYTES_MAX: usize = 4096;
 
 #[derive(Deserialize)]
 struct Ask {
@@ -25,19 +29,24 @@ struct Given {
     url: String,
 }
 
-/// `POST /meet/token`: a token for anybody on this machine; the caller has checked that it may be given.
+/// `POST /meet/token` of a server for development: a token for this machine itself, as the API has it.
 ///
 /// A browser sends other sites' JSON posts only after a preflight, and this answer carries no CORS header, so that no
-/// other site can use it; a foreign `Origin` is refused besides.
-pub(crate) fn token(app: &App, http: &HttpRequest<'_>) -> Response<Body> {
+/// other site can use it; a foreign `Host` or `Origin`, and what a proxy hands on, are refused besides.
+pub(crate) async fn token(app: &App, http: &HttpRequest<'_>, body: Unread) -> Response<Body> {
     if http.method != "POST" {
         return respond(Answer::text(405, "POST {\"room\":…,\"name\":…} here").with("Allow", "POST"));
     }
-    let host = http.header("host").unwrap_or_default();
-    if http.header("origin").is_some_and(|origin| !is_same_origin(origin, host)) {
-        return respond(Answer::text(403, "tokens are given to this server's own page only"));
+    if !is_local(http) {
+        let text = "tokens are given to this server's own page, opened on its own machine, only";
+        return respond(Answer::text(403, text));
     }
-    let Ok(Ask { room, name }) = serde_json::from_slice(http.body) else {
+    let host = http.header("host").unwrap_or_default();
+    let body = match body.read(ASK_BYTES_MAX).await {
+        Ok(body) => body,
+        Err(error) => return respond(unread(&error)),
+    };
+    let Ok(Ask { room, name }) = serde_json::from_slice(&body.bytes) else {
         return respond(Answer::text(400, "the body is not {\"room\":…,\"name\":…}"));
     };
     let (room, name) = (room.trim(), name.trim());
@@ -76,21 +85,5 @@ fn grants(room: &str, name: &str, now: Now) -> Grants {
         name: name.to_owned(),
         video: Some(video),
         ..Grants::default()
-    }
-}
-
-fn is_same_origin(origin: &str, host: &str) -> bool {
-    origin.split_once("://").is_some_and(|(_, authority)| authority == host)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_pages_own_origin_is_the_same() {
-        assert!(is_same_origin("http://127.0.0.1:7880", "127.0.0.1:7880"));
-        assert!(!is_same_origin("http://evil.example", "127.0.0.1:7880"));
-        assert!(!is_same_origin("null", "127.0.0.1:7880"));
     }
 }

@@ -1,6 +1,7 @@
 //! The listener that Prometheus reads: any path answers, as with LiveKit.
 
 use crate::app::{ServeError, serve_with};
+use crate::gate::Gate;
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode, header};
 use base64::Engine;
@@ -29,7 +30,7 @@ pub async fn serve_metrics(
     app: MetricsApp,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    serve_with(listener, stop, move |_, request: Request<Incoming>| {
+    serve_with(listener, Gate::default(), stop, move |_, request: Request<Incoming>| {
         let response =
             answer(&app, request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()));
         async move { response }

@@ -4,7 +4,7 @@
 use crate::app::respond;
 use axum::body::Body;
 use axum::http::Response;
-use fanlight_livekit::http_rules::Answer;
+use fanlight_livekit::http_rules::{Answer, HttpRequest};
 
 /// Views of the console; one file serves them all.
 const CONSOLE_VIEWS: [&str; 3] = ["", "/", "/turn"];
@@ -14,12 +14,12 @@ const CLIENTS_VIEW: &str = "/clients";
 const STATS: &str = "stats/fanlight-stats.js";
 
 /// A file of a page; `None` when the path is not one of theirs.
-pub(crate) fn file(method: &str, path: &str) -> Option<Response<Body>> {
+pub(crate) fn file(http: &HttpRequest<'_>, path: &str) -> Option<Response<Body>> {
     let name = name(path)?;
-    if !matches!(method, "GET" | "HEAD") {
+    if !matches!(http.method, "GET" | "HEAD") {
         return Some(respond(Answer::text(405, "GET it").with("Allow", "GET, HEAD")));
     }
-    embedded::file(&name)
+    embedded::file(&name, http.header("host").unwrap_or_default())
 }
 
 /// Below `web/dist`.
@@ -60,11 +60,26 @@ mod embedded {
     const CONSOLE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                                   connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+    /// A call's page holds a token too; what it plays and shows comes as streams, and not every browser takes `'self'` for
+    /// this server's WebSockets.
+    fn meet_policy(host: &str) -> String {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+        let sockets = match !host.is_empty() && host.bytes().all(is_plain) {
+            true => format!(" ws://{host} wss://{host}"),
+            false => String::new(),
+        };
+        format!(
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; \
+             worker-src 'self' blob:; connect-src 'self'{sockets}; base-uri 'none'; form-action 'none'; \
+             frame-ancestors 'none'"
+        )
+    }
+
     #[derive(rust_embed::RustEmbed)]
     #[folder = "../../web/dist"]
     struct Dist;
 
-    pub(super) fn file(name: &str) -> Option<Response<Body>> {
+    pub(super) fn file(name: &str, host: &str) -> Option<Response<Body>> {
         let file = Dist::get(name)?;
         // Vite puts a hash of the content into the names under assets/.
         let hashed = name.starts_with("assets/") || name.starts_with("console/assets/");
@@ -74,12 +89,14 @@ mod embedded {
             .header(header::CONTENT_TYPE, mime(name))
             .header(header::CACHE_CONTROL, cache)
             .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-        if name.starts_with("console/") {
+        if name != STATS {
+            let is_console = name.starts_with("console/");
+            let policy = if is_console { CONSOLE_POLICY.to_owned() } else { meet_policy(host) };
             response = response
-                .header(header::CONTENT_SECURITY_POLICY, CONSOLE_POLICY)
-                .header(header::REFERRER_POLICY, "no-referrer");
-        }
-        if name == STATS {
+                .header(header::CONTENT_SECURITY_POLICY, policy)
+                .header(header::REFERRER_POLICY, "no-referrer")
+                .header(header::X_FRAME_OPTIONS, "DENY");
+        } else {
             // For pages of any site, with or without `crossorigin` and `integrity`.
             response = response
                 .header(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")
@@ -105,7 +122,7 @@ mod embedded {
 mod embedded {
     use super::{Answer, Body, Response, respond};
 
-    pub(super) fn file(name: &str) -> Option<Response<Body>> {
+    pub(super) fn file(name: &str, _host: &str) -> Option<Response<Body>> {
         let text = "this server was built without its web pages (--no-default-features); \
                     LiveKit's clients and SDKs, the API and the command line work as ever\n";
         matches!(name, "index.html" | "console/console.html" | "console/clients.html" | super::STATS)
@@ -117,6 +134,45 @@ mod embedded {
 mod tests {
     use super::*;
     use axum::http::StatusCode;
+
+    fn ask(method: &str, path: &str) -> Option<Response<Body>> {
+        let headers = [("host", "here.example:7880")];
+        let http = HttpRequest { method, path, query: "", headers: &headers, body: b"", remote: None };
+        file(&http, path)
+    }
+
+    #[cfg(feature = "web")]
+    #[test]
+    fn nobody_frames_the_pages_and_they_speak_with_their_own_server_only() {
+        for path in PAGES.into_iter().filter(|path| !path.ends_with(".js")) {
+            let answer = ask("GET", path).unwrap();
+            let policy = answer.headers()["content-security-policy"].to_str().unwrap();
+            assert!(policy.contains("default-src 'none'"), "{path}: {policy}");
+            assert!(policy.contains("frame-ancestors 'none'"), "{path}: {policy}");
+            assert!(!policy.contains("unsafe"), "{path}: {policy}");
+            assert_eq!(answer.headers()["referrer-policy"], "no-referrer", "{path}");
+        }
+        let meet = ask("GET", "/meet").unwrap();
+        let policy = meet.headers()["content-security-policy"].to_str().unwrap();
+        assert!(policy.contains("connect-src 'self' ws://here.example:7880 wss://here.example:7880;"));
+    }
+
+    #[cfg(feature = "web")]
+    #[test]
+    fn a_host_that_is_none_says_nothing_in_the_policy() {
+        let headers = [("host", "a; script-src *")];
+        let http = HttpRequest {
+            method: "GET",
+            path: "/meet",
+            query: "",
+            headers: &headers,
+            body: b"",
+            remote: None,
+        };
+        let answer = file(&http, "/meet").unwrap();
+        let policy = answer.headers()["content-security-policy"].to_str().unwrap();
+        assert!(policy.contains("connect-src 'self'; ") && !policy.contains('*'), "{policy}");
+    }
 
     const PAGES: [&str; 8] = [
         "/meet",
@@ -133,7 +189,7 @@ mod tests {
     #[tokio::test]
     async fn the_snippet_is_small_and_any_site_may_load_it() {
         const BYTES_MAX: usize = 5_000;
-        let answer = file("GET", "/fanlight-stats.js").unwrap();
+        let answer = ask("GET", "/fanlight-stats.js").unwrap();
         assert_eq!(answer.headers()["access-control-allow-origin"], "*");
         assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("text/javascript"));
         let script = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
@@ -152,7 +208,7 @@ mod tests {
             "/console/clients/x",
             "/fanlight-stats.js/",
         ] {
-            assert!(file("GET", path).is_none(), "{path}");
+            assert!(ask("GET", path).is_none(), "{path}");
         }
     }
 
@@ -160,7 +216,7 @@ mod tests {
     #[test]
     fn without_the_pages_their_paths_say_why() {
         for path in PAGES {
-            assert_eq!(file("GET", path).unwrap().status(), StatusCode::NOT_FOUND);
+            assert_eq!(ask("GET", path).unwrap().status(), StatusCode::NOT_FOUND);
         }
     }
 
@@ -168,8 +224,8 @@ mod tests {
     #[test]
     fn the_pages_are_there_with_and_without_a_slash_so_that_a_link_keeps_its_query() {
         for path in PAGES {
-            assert_eq!(file("GET", path).unwrap().status(), StatusCode::OK);
-            assert_eq!(file("POST", path).unwrap().status(), StatusCode::METHOD_NOT_ALLOWED);
+            assert_eq!(ask("GET", path).unwrap().status(), StatusCode::OK);
+            assert_eq!(ask("POST", path).unwrap().status(), StatusCode::METHOD_NOT_ALLOWED);
         }
     }
 }

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE;
 use fanlight_base::{Now, PeerKey, Redacted};
 use fanlight_control::{JoinRequest, Limits};
 use fanlight_http::backend::{Backend, Record, RecordError, Records, Series, Span, ToControl};
-use fanlight_http::{App, serve};
+use fanlight_http::{App, Gate, serve};
 use fanlight_livekit::server::Server;
 use fanlight_livekit::session::MESSAGE_BYTES_MAX;
 use fanlight_livekit::token::{Grants, Keys, VideoGrant, create};
@@ -24,6 +24,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
+
+#[path = "bad_input/floods.rs"]
+mod floods;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -85,11 +88,17 @@ impl Record for Nothing {
 struct Node {
     address: SocketAddr,
     told: Arc<Mutex<Told>>,
-    _runtime: tokio::runtime::Runtime,
+    gate: Gate,
+    runtime: tokio::runtime::Runtime,
 }
 
 impl Node {
     fn start() -> Self {
+        Self::start_until(std::future::pending())
+    }
+
+    fn start_until(stop: impl Future<Output = ()> + Send + 'static) -> Self {
+        let gate = Gate::default();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
@@ -104,9 +113,10 @@ impl Node {
             meet: false,
             client_stats: None,
             dev: false,
+            gate: gate.clone(),
         };
-        runtime.spawn(serve(listener, app, std::future::pending()));
-        Self { address, told, _runtime: runtime }
+        runtime.spawn(serve(listener, app, stop));
+        Self { address, told, gate, runtime }
     }
 
     /// Sends bytes and reads the answer until its head is there or the connection ends.
@@ -400,13 +410,20 @@ fn requests_that_are_not_good_get_their_status() {
         ("a gzip bomb", get(&bomb, &bearer), 400),
         ("a broken request line", b"\x00\x01\x02 nonsense\r\n\r\n".to_vec(), 400),
         ("a path that is too long", get(&format!("/{}", "x".repeat(70_000)), ""), 414),
+        (
+            "a body where none is taken",
+            b"POST /rtc HTTP/1.1\r\nHost: here\r\nContent-Length: 99999999\r\n\r\n".to_vec(),
+            404,
+        ),
         ("too many headers", get("/", &"X-A: b\r\n".repeat(200)), 431),
         (
-            "a body over the limit",
+            "a form over the limit",
             {
                 let mut request =
-                    b"POST /rtc HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
-                for _ in 0..11 {
+                    b"POST /rtc/validate HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\
+                      Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+                        .to_vec();
+                for _ in 0..2 {
                     request.extend(b"100000\r\n");
                     request.extend(vec![b'x'; 1 << 20]);
                     request.extend(b"\r\n");

@@ -185,6 +185,7 @@ impl Node {
             meet: false,
             client_stats: collects.then(|| Arc::clone(&door)),
             dev: false,
+            gate: fanlight_http::Gate::default(),
         };
         runtime.spawn(serve(listener, app, std::future::pending()));
         Self { address, kept, door, _runtime: runtime }

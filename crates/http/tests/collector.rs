@@ -528,7 +528,8 @@ async fn a_slow_store_is_a_503_and_never_more_memory() {
 #[tokio::test]
 async fn bodies_together_have_a_limit() {
     let shelf = Shelf::gated(0, usize::MAX);
-    let settings = CollectorSettings { bodies_bytes_max: 2 * BODY_MAX, ..CollectorSettings::default() };
+    // Half of it is one host's.
+    let settings = CollectorSettings { bodies_bytes_max: 4 * BODY_MAX, ..CollectorSettings::default() };
     let server = Server::start(&shelf, settings).await;
     let mut large = report(1).to_string().into_bytes();
     large.resize(BODY_MAX, b' ');

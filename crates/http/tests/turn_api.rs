@@ -116,6 +116,7 @@ impl Node {
             meet: false,
             client_stats: None,
             dev,
+            gate: fanlight_http::Gate::default(),
         };
         runtime.spawn(serve(listener, app, std::future::pending()));
         Self { address, asked, _runtime: runtime }

@@ -58,6 +58,9 @@ pub struct Admission {
 
 /// What to do with `request`.
 pub fn step(server: &Server, now: Now, request: &HttpRequest<'_>) -> Step {
+    if http_rules::has_controls(request.path) {
+        return Step::Answer(Answer::text(400, "the path has control characters"));
+    }
     if let Some(answer) = http_rules::preflight(request) {
         return Step::Answer(answer);
     }
@@ -99,6 +102,21 @@ pub fn step(server: &Server, now: Now, request: &HttpRequest<'_>) -> Step {
         return Step::RefuseResume(Box::new(admitted.session));
     }
     Step::Join(Box::new(admitted))
+}
+
+/// Whether [`step`] needs the body, which is a form that may have the token, of at most
+/// [`FORM_BYTES_MAX`](http_rules::FORM_BYTES_MAX). The refusal of a token in the header comes before.
+pub fn wants_form(server: &Server, now: Now, request: &HttpRequest<'_>) -> Result<bool, Answer> {
+    let CleanPath::Path(path) = http_rules::clean_path(request.path, request.query) else { return Ok(false) };
+    let route = Route::of(&path);
+    if !request.is_form() || !matches!(route, Route::Validate { .. }) {
+        return Ok(false);
+    }
+    if request.header("authorization").is_some() {
+        authenticate(server, now, request, &Parameters::default())
+            .map_err(|refusal| route.dress(request, refusal))?;
+    }
+    Ok(true)
 }
 
 /// The answer of `/rtc/validate` and `/rtc/v1/validate` after `control` was asked.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 /// Node statistics older than this make the node unhealthy.
 pub const HEALTH_MAX_AGE: Duration = Duration::from_secs(4);
-/// Largest request body.
-pub const BODY_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// Largest form: its token may be as long as one in a head.
+pub const FORM_BYTES_MAX: usize = crate::head::HEAD_BYTES_MAX;
 
 /// Methods that other origins may use.
 const CORS_METHODS: [&str; 6] = ["OPTIONS", "HEAD", "GET", "POST", "PATCH", "DELETE"];
@@ -41,13 +41,17 @@ impl<'a> HttpRequest<'a> {
 
     /// Form and query values: the body of a form post first, then the query.
     pub fn parameters(&self) -> Parameters {
-        let form = matches!(self.method, "POST" | "PUT" | "PATCH")
+        let body = if self.is_form() { std::str::from_utf8(self.body).unwrap_or_default() } else { "" };
+        Parameters(pairs(body).chain(pairs(self.query)).collect())
+    }
+
+    /// Whether the body, where there is one, is a form.
+    pub fn is_form(&self) -> bool {
+        matches!(self.method, "POST" | "PUT" | "PATCH")
             && self.header("content-type").is_some_and(|kind| {
                 let kind = kind.split(';').next().unwrap_or_default().trim();
                 kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
-            });
-        let body = if form { std::str::from_utf8(self.body).unwrap_or_default() } else { "" };
-        Parameters(pairs(body).chain(pairs(self.query)).collect())
+            })
     }
 
     /// Whether the client asks for a WebSocket.
@@ -182,6 +186,34 @@ pub enum CleanPath<'a> {
     Redirect(Answer),
 }
 
+/// Whether a path has control characters, as they are or escaped: nothing here has such a name, and logs would show them.
+pub fn has_controls(path: &str) -> bool {
+    match percent_decode(path, false) {
+        Some(decoded) => decoded.chars().any(char::is_control),
+        // Not UTF-8, or a broken escape; those that are whole count.
+        None => path.chars().any(char::is_control) || path.split('%').skip(1).any(is_control_escape),
+    }
+}
+
+/// Of what follows a percent sign.
+fn is_control_escape(text: &str) -> bool {
+    let byte = text.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+    byte.is_some_and(|byte| byte.is_ascii_control())
+}
+
+/// A path as `Location` may have it: nothing in it that a browser takes for a slash or for another origin.
+fn escape_path(path: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%".contains(&byte);
+    let mut escaped = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        match is_plain(byte) {
+            true => escaped.push(char::from(byte)),
+            false => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}
+
 /// Takes one of two leading slashes off and sends clients of other unclean paths (`/a//b`, `/./a`) to the clean one.
 pub fn clean_path<'a>(path: &'a str, query: &str) -> CleanPath<'a> {
     let decoded = percent_decode(path, false).unwrap_or_else(|| path.to_owned());
@@ -206,6 +238,7 @@ pub fn clean_path<'a>(path: &'a str, query: &str) -> CleanPath<'a> {
     if cleaned == path {
         return CleanPath::Path(path);
     }
+    let cleaned = escape_path(&cleaned);
     let body = format!("<a href=\"{}\">Temporary Redirect</a>.\n\n", escape_html(&cleaned));
     let location = if query.is_empty() { cleaned } else { format!("{cleaned}?{query}") };
     let answer = Answer::text(307, body).with("Content-Type", "text/html; charset=utf-8");
@@ -308,6 +341,45 @@ mod tests {
         };
         assert_eq!(request.client_address(), "1.1.1.1");
         assert_eq!(HttpRequest { headers: &[], ..request }.client_address(), "127.0.0.1");
+    }
+
+    #[test]
+    fn a_redirect_stays_on_its_origin() {
+        for path in [
+            "///evil.example",
+            "////evil.example/",
+            "/x/..//evil.example",
+            "/./\\evil.example",
+            "/x/../\\evil.example/..",
+            "//\\evil.example/.",
+            "/%2F/evil.example/.",
+            "/%2F%5Cevil.example/.",
+            "/%2F%2Fevil.example/.",
+            "/%5C/./evil.example",
+            "/./%09/evil.example",
+            "/.//%2e%2e//evil.example",
+        ] {
+            let CleanPath::Redirect(answer) = clean_path(path, "") else { continue };
+            let location = answer.header("Location").unwrap();
+            let mut characters = location.chars();
+            assert_eq!(characters.next(), Some('/'), "{path}: {location}");
+            assert!(!matches!(characters.next(), Some('/' | '\\')), "{path}: {location}");
+            assert!(!location.contains('\\') && !has_raw_controls(location), "{path}: {location}");
+        }
+    }
+
+    fn has_raw_controls(text: &str) -> bool {
+        text.chars().any(char::is_control)
+    }
+
+    #[test]
+    fn control_characters_in_a_path_are_found_however_they_are_written() {
+        for path in ["/a\tb", "/a%00", "/%0d%0aSet-Cookie:x", "/a%7f", "/%C2%85", "/%0A%zz", "/%ff%01"] {
+            assert!(has_controls(path), "{path}");
+        }
+        for path in ["/", "/a%20b", "/%C3%A9", "/%zz", "/%ff", "/a%2500"] {
+            assert!(!has_controls(path), "{path}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod convert;
 pub mod data;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod head;
 pub mod http_rules;
 pub mod join_request;
 pub mod server;

@@ -186,7 +186,8 @@ type Target = (&'static str, fn(&[u8]));
 /// The committed corpus and seeded mutations of it.
 #[test]
 fn the_fuzz_corpora_replay() {
-    let targets: [Target; 4] = [
+    let targets: [Target; 5] = [
+        ("http_head", fuzzing::fuzz_http_head),
         ("signal_request", fuzzing::fuzz_signal_request),
         ("join_request", fuzzing::fuzz_join_request),
         ("token", fuzzing::fuzz_token),

@@ -17,7 +17,7 @@ const DEV_SECRET: &str = "secret";
 /// Every address of this machine.
 const EVERYWHERE: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
 /// This machine only.
-const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+pub(crate) const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 /// Where the record is kept when nothing says otherwise.
 pub(crate) const DATA_DIR_DEFAULT: &str = "./fanlight-data";
 /// Shorter secrets can be guessed from one token; LiveKit complains below 32 characters too.

@@ -11,6 +11,7 @@ use super::{refuse, rtcstats};
 use crate::api::rtcstats::RtcStatsSnapshot;
 use crate::app::App;
 use crate::backend::{NotStored, ReportSink};
+use crate::body::{BodyError, Unread};
 use fanlight_base::{Mono, Redacted};
 use fanlight_livekit::http_rules::{Answer, HttpRequest};
 use fanlight_livekit::token::{Token, verify_late};
@@ -123,18 +124,25 @@ impl ClientStats {
 const ONE: u64 = 1_000_000_000;
 
 /// Answers a request; `token` is that of its header, found good.
-pub(crate) async fn answer(app: &App, http: &HttpRequest<'_>, token: Option<&Token>) -> Answer {
-    let answer = match take(app, http, token).await {
+pub(crate) async fn answer(app: &App, http: &HttpRequest<'_>, token: Option<&Token>, body: Unread) -> Answer {
+    let mut bytes = 0;
+    let answer = match take(app, http, token, body, &mut bytes).await {
         Ok(()) => Answer::empty(204),
         Err(refusal) => refusal,
     };
     if let Some(door) = &app.client_stats {
-        door.meter.answered(answer.status, http.body.len());
+        door.meter.answered(answer.status, bytes);
     }
     answer.with("Cache-Control", "no-store")
 }
 
-async fn take(app: &App, http: &HttpRequest<'_>, token: Option<&Token>) -> Result<(), Answer> {
+async fn take(
+    app: &App,
+    http: &HttpRequest<'_>,
+    token: Option<&Token>,
+    body: Unread,
+    bytes: &mut usize,
+) -> Result<(), Answer> {
     if http.method != "POST" {
         return Err(refuse(405, "bad_route", "POST it").with("Allow", "POST, OPTIONS"));
     }
@@ -142,11 +150,16 @@ async fn take(app: &App, http: &HttpRequest<'_>, token: Option<&Token>) -> Resul
         let text = "this server keeps no reports of clients: set fanlight.collector.enabled";
         return Err(refuse(404, "bad_route", text));
     };
-    let body = body(http)?;
-    let beacon = Beacon::parse(body).map_err(|error| refuse(400, "invalid_argument", &error.to_string()))?;
+    check_type(http)?;
+    // Whose token it is that the header has is known before the body.
+    let named = token.map(by_token).transpose()?;
+    let body = body.read(BODY_BYTES_MAX).await.map_err(|error| unread(&error))?;
+    *bytes = body.bytes.len();
+    let beacon =
+        Beacon::parse(&body.bytes).map_err(|error| refuse(400, "invalid_argument", &error.to_string()))?;
     let now = (app.now)();
-    let (source, whose, who) = match token {
-        Some(token) => by_token(token)?,
+    let (source, whose, who) = match named {
+        Some(named) => named,
         None if !beacon.token.reveal().is_empty() => by_token(&late_token(app, beacon.token.reveal())?)?,
         None => (Source::BrowserByKey, beacon.claimed.clone(), by_key(door, http, beacon.key.reveal())?),
     };
@@ -177,18 +190,23 @@ fn by_token(token: &Token) -> Result<(Source, Claimed, Who), Denied> {
 }
 
 /// A page that closes can send plain text only.
-fn body<'a>(http: &HttpRequest<'a>) -> Result<&'a [u8], Answer> {
+fn check_type(http: &HttpRequest<'_>) -> Result<(), Answer> {
     let kind = http.header("content-type").unwrap_or("text/plain");
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if !["application/json", "text/plain"].iter().any(|known| kind.eq_ignore_ascii_case(known)) {
         let text = format!("the body is {kind:?}; send application/json or text/plain");
         return Err(refuse(415, "invalid_argument", &text));
     }
-    if http.body.len() > BODY_BYTES_MAX {
-        let text = format!("the body has {} bytes; at most {BODY_BYTES_MAX}", http.body.len());
-        return Err(refuse(413, "invalid_argument", &text));
+    Ok(())
+}
+
+fn unread(error: &BodyError) -> Answer {
+    let answer = |code| refuse(error.status(), code, &error.to_string());
+    match error {
+        BodyError::Busy => answer("unavailable").with("Retry-After", RETRY_AFTER_S),
+        BodyError::TooLong(_) | BodyError::Broken => answer("invalid_argument"),
+        BodyError::Late => answer("deadline_exceeded"),
     }
-    Ok(http.body)
 }
 
 /// Who sends may not, and why.

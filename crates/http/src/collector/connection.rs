@@ -1,10 +1,12 @@
 //! Connections: HTTP/1.1 and HTTP/2 on one port, with or without TLS, idle ones and those that misuse resets closed.
 
 use super::limits::{
-    BUFFER_BYTES_MAX, CONNECTION_WINDOW_BYTES, CONNECTIONS_MAX, HANDSHAKE_WITHIN, HEADERS_BYTES_MAX,
-    RESETS_MAX, STOP_WITHIN, STREAM_WINDOW_BYTES,
+    BUFFER_BYTES_MAX, CONNECTION_WINDOW_BYTES, HANDSHAKE_WITHIN, HEADERS_BYTES_MAX, RESETS_MAX, STOP_WITHIN,
+    STREAM_WINDOW_BYTES,
 };
-use crate::app::{ACCEPT_PAUSE, ServeError, is_passing};
+use crate::app::{ACCEPT_PAUSE, ServeError, accept_failed, is_passing};
+use crate::gate::Gate;
+use crate::tally::Tally;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use hyper::body::Incoming;
@@ -21,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -63,6 +65,7 @@ pub(super) struct Door {
     pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) http2: Http2Settings,
     pub(super) counters: Arc<ConnectionCounters>,
+    pub(super) gate: Gate,
 }
 
 impl Door {
@@ -76,29 +79,28 @@ impl Door {
         A: Future<Output = Response<Body>> + Send + 'static,
     {
         let address = self.listener.local_addr().unwrap_or_else(|_| ([0, 0, 0, 0], 0).into());
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut troubles = Tally::default();
         let (say_stop, stopped) = watch::channel(false);
         let mut connections = JoinSet::new();
         let mut stop = pin!(stop);
         loop {
-            let next = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (place, self.listener.accept().await)
-            };
-            let (place, accepted) = tokio::select! {
+            let accepted = tokio::select! {
                 () = &mut stop => break,
                 Some(_) = connections.join_next() => continue,
-                next = next => next,
+                accepted = self.listener.accept() => accepted,
             };
             let (stream, remote) = match accepted {
                 Ok(accepted) => accepted,
                 Err(source) if is_passing(&source) => {
-                    tracing::warn!(%address, %source, "cannot take a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
+                    accept_failed(&mut troubles, address, &source);
+                    tokio::select! {
+                        () = &mut stop => break,
+                        () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
+                    }
                 }
                 Err(source) => return Err(ServeError { address, source }),
             };
+            let Some(place) = self.gate.enter(remote.ip()) else { continue };
             count(&self.counters.accepted);
             let answer = answer.clone();
             let talk = Talk::new(&self.http2, Arc::clone(&self.counters), stopped.clone());

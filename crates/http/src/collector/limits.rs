@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-/// Bodies that are being read or stored, all together: a slow store costs senders a 503, never memory without bound.
+/// Bodies that are being read or stored, all together, half of it by one host: a slow store costs senders a 503, never memory without bound.
 pub(super) const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// A body comes within this.
 pub(super) const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// A TLS handshake takes no longer.
 pub(super) const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
-/// Connections of one listener; further ones wait in the kernel's queue. Sora opens five.
+/// Connections, half of them by one host; further ones are closed. Sora opens five.
 pub(super) const CONNECTIONS_MAX: usize = 4_096;
 /// Names and values of a request's header fields, together.
 pub(super) const HEADERS_BYTES_MAX: u32 = 16 * 1024;
-/// Read buffer of an HTTP/1.1 connection.
-pub(super) const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Read buffer of an HTTP/1.1 connection, in which its head must fit: 64 MiB of all of them.
+pub(super) const BUFFER_BYTES_MAX: usize = 16 * 1024;
 /// Streams that a client may give up beyond those it let us answer; after that its connection is closed (CVE-2023-44487).
 pub(super) const RESETS_MAX: u64 = 100;
 /// What a client may send ahead on one stream.

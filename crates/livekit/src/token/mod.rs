@@ -18,8 +18,8 @@ use serde_json::Value;
 pub const LEEWAY_S: u64 = 60;
 /// Shortest life of a refreshed token.
 pub const REFRESH_LIFETIME_S: u64 = 600;
-/// Longer tokens are refused unread; room metadata and attributes in a token stay far below.
-pub const TOKEN_BYTES_MAX: usize = 256 * 1024;
+/// Longer tokens are refused unread: no head has room for one.
+pub const TOKEN_BYTES_MAX: usize = crate::head::HEAD_BYTES_MAX;
 
 /// API keys and their secrets, in the order of the configuration.
 #[derive(Debug, Clone, Default)]
