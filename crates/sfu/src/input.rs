@@ -43,6 +43,34 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// What handling it costs, in small commands: [`Request::cost`] of a request, and the first offer of a join.
+    pub fn cost(&self) -> u32 {
+        match self {
+            Self::Request { request, .. } => request.cost(),
+            Self::Join(join) => 1 + join.publisher_offer.as_ref().map_or(0, |(_, sdp)| description_cost(sdp)),
+            _ => 1,
+        }
+    }
+}
+
+impl Request {
+    /// What handling it costs, in small requests.
+    pub fn cost(&self) -> u32 {
+        match self {
+            Self::Offer { sdp, .. } | Self::Answer { sdp, .. } => 1 + description_cost(sdp),
+            _ => 1,
+        }
+    }
+}
+
+/// A section costs some 10 µs and a kilobyte as much, where a small request costs about one or two.
+fn description_cost(sdp: &SessionDescription) -> u32 {
+    let sections = u32::try_from(sdp.sections().len()).unwrap_or(u32::MAX);
+    let kilobytes = u32::try_from(sdp.as_str().len() / 1024).unwrap_or(u32::MAX);
+    sections.saturating_add(kilobytes).saturating_mul(4)
+}
+
 /// How a participant's transports are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
@@ -335,4 +363,23 @@ pub enum Request {
         /// Its reason, already reduced to those LiveKit honours.
         reason: DisconnectReason,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_costs_by_its_sections_and_bytes() {
+        let offer = |sections: usize, line: &str| {
+            let text =
+                format!("v=0\r\n{}", format!("m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n{line}").repeat(sections));
+            let sdp = Box::new(SessionDescription::parse(&text).expect("a description"));
+            Command::Request { peer: PeerKey(1), request: Request::Offer { id: 1, sdp } }.cost()
+        };
+        let mute = Request::Mute { track: TrackSid::from("TR_1"), muted: true, request_id: 1 };
+        assert_eq!(mute.cost(), 1);
+        assert!(offer(500, "") >= 100 * offer(1, ""));
+        assert!(offer(10, &format!("a={}\r\n", "x".repeat(3_000))) > offer(10, ""));
+    }
 }

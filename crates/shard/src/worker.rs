@@ -26,8 +26,9 @@ use std::time::Duration;
 /// Commands that may wait for the shard; the sender waits when there are more. A join is three commands, and a shard
 /// takes a few hundred joins a second.
 const COMMANDS_MAX: usize = 4096;
-/// Commands handled in one turn, so that media waits at most some milliseconds for them.
-const COMMANDS_PER_TURN: usize = 64;
+/// What the commands of one turn may cost (`Command::cost`), so that media waits at most some milliseconds for them: 64 small
+/// ones, or one description of any size.
+const COMMANDS_COST_PER_TURN: u32 = 64;
 /// Runs taken from the TURN thread in one turn: at most as many packets as from a busy socket.
 const RELAYED_PER_TURN: usize = 64;
 /// ICE-TCP connections of one shard.
@@ -305,9 +306,14 @@ impl Worker {
 
     /// Feeds waiting messages to the core; `true` when the thread is to end.
     fn take_messages(&mut self, now: Now) -> bool {
-        for _ in 0..COMMANDS_PER_TURN {
+        let mut cost = 0u32;
+        while cost < COMMANDS_COST_PER_TURN {
+            cost = cost.saturating_add(1);
             match self.messages.try_recv() {
-                Ok(Message::Command(command)) => self.sfu.handle_command(now, command),
+                Ok(Message::Command(command)) => {
+                    cost = cost.saturating_add(command.cost() - 1);
+                    self.sfu.handle_command(now, command);
+                }
                 Ok(Message::Connection { stream, addresses, ufrag, first, failed }) => {
                     if !self.admit(now, stream, addresses, &ufrag, &first) {
                         let _ = failed.try_send(host(addresses.remote.ip()));
