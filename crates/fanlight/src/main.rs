@@ -11,6 +11,7 @@ mod external_ip;
 mod load;
 mod metrics;
 mod net;
+mod private_files;
 mod record;
 mod serve;
 mod shutdown;
@@ -23,6 +24,7 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    private_files::restrict_new_files();
     let arguments = cli::Arguments::parse();
     match arguments.run() {
         Ok(()) => ExitCode::SUCCESS,

@@ -86,6 +86,12 @@ impl Metrics {
                 to.sample(&[("lane", "sample")], self.events.samples_refused() as f64);
             },
         );
+        sheet.gauge("fanlight_store_failing", "1 while the record cannot be written.", |to| {
+            to.sample(&[], f64::from(u8::from(self.events.record_fails())));
+        });
+        sheet.counter("fanlight_store_failures_total", "Times the record began to fail.", |to| {
+            to.sample(&[], self.events.record_failures() as f64);
+        });
         let health = self.monitor.snapshot();
         relayed(&mut sheet, &health);
         accounting(&mut sheet, &health);

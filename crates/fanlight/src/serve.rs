@@ -2,10 +2,11 @@
 
 use crate::cli;
 use crate::collector::{CollectorDoors, CollectorPlan, RunningDoors};
-use crate::config::{Config, Overrides};
+use crate::config::{Config, DEV_KEY, DEV_SECRET, Overrides};
 use crate::coturn::CoturnInputs;
 use crate::descriptors;
 use crate::metrics::Metrics;
+use crate::private_files;
 use crate::shutdown::Signals;
 use crate::wire::{Media, Process};
 use fanlight_http::{MetricsApp, ServeError};
@@ -38,7 +39,11 @@ struct ListenError {
 pub(crate) fn run(overrides: Overrides) -> Result<(), Box<dyn Error>> {
     let (config, unsupported) = Config::load(overrides)?;
     start_logging(config.logging.level.as_deref(), config.logging.json);
-    for warning in unsupported {
+    for warning in unsupported
+        .into_iter()
+        .chain(config.check_known_key()?)
+        .chain(private_files::warnings(&config.data_dir))
+    {
         tracing::warn!("{warning}");
     }
     descriptors::raise_limit();
@@ -199,10 +204,8 @@ fn greeting(
     for place in collected_at {
         writeln!(text, "  client stats     {place}")?;
     }
-    if config.dev {
-        for (key, secret) in config.keys.iter().filter(|(key, _)| *key == "devkey") {
-            writeln!(text, "  API key          {key}, secret {secret} (development only)")?;
-        }
+    if config.dev && config.has_known_key() {
+        writeln!(text, "  API key          {DEV_KEY}, secret {DEV_SECRET} (development only)")?;
     }
     write!(text, "  record           {}", config.data_dir.join(fanlight_store::DATABASE_FILE).display())?;
     Ok(text)

@@ -249,8 +249,8 @@ fn ice_server(config: &Config, ports: &Ports, relays: &Relays) -> IceServer {
     IceServer { urls, credential }
 }
 
-fn api_key((key, secret): (&String, &String)) -> ApiKey {
-    ApiKey { key: key.clone(), secret: Redacted::new(secret.clone()) }
+fn api_key((key, secret): (&String, &Redacted<String>)) -> ApiKey {
+    ApiKey { key: key.clone(), secret: secret.clone() }
 }
 
 fn cidrs(key: &'static str, texts: &[String]) -> Result<Vec<Cidr>, TurnPlanError> {

@@ -19,7 +19,6 @@ use fanlight_http::backend::{Backend, BackendError, Records};
 use fanlight_http::collector::CollectorApp;
 use fanlight_http::{App, ClientStats, Gate};
 use fanlight_livekit::server::{IceCredential, IceServer, Server};
-use fanlight_livekit::token::Keys;
 use fanlight_sfu::{Sfu, SfuConfig, TextLimits};
 use fanlight_shard::{Acceptor, Clock, Shard, ShardHandle, ShardOf, Sinks, TurnGate, TurnThread, bind_udp};
 use fanlight_store::collector::{
@@ -130,7 +129,7 @@ impl Process {
         let control = std::thread::Builder::new().name("control".into()).spawn(move || state.run())?;
         let server = Server {
             node,
-            keys: Keys::new(config.keys.clone()),
+            keys: config.token_keys(),
             limits,
             ice_lite: config.rtc.use_ice_lite,
             ice_servers,

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -16,12 +16,24 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 const LONG_SECRET: &str = "0123456789012345678901234567890123456789";
+/// What the machine may have set.
+const VARIABLES: [&str; 3] = ["LIVEKIT_KEYS", "NODE_IP", "FANLIGHT_LOG"];
 
 fn command() -> Command {
     let mut command = Command::new(PROGRAM);
-    for variable in ["LIVEKIT_KEYS", "NODE_IP", "FANLIGHT_LOG"] {
+    for variable in VARIABLES {
         command.env_remove(variable);
     }
+    command
+}
+
+/// `exec` keeps the process, so that signals reach the server.
+fn command_with_mask(mask: &str) -> Command {
+    let mut command = Command::new("sh");
+    for variable in VARIABLES {
+        command.env_remove(variable);
+    }
+    command.args(["-c", &format!("umask {mask}; exec \"$0\" \"$@\""), PROGRAM]);
     command
 }
 
@@ -93,7 +105,8 @@ impl Server {
         let rtc = format!("rtc:\n  udp_port: {udp}-{}\n  tcp_port: {}\n", udp + 1, free_tcp());
         let config = folder.write("config.yaml", &format!("{rtc}{configuration}"));
         let log = fs::File::create(folder.file("log")).expect("a log");
-        let mut child = command()
+        // The mask of most machines: what is to be private is so by itself.
+        let mut child = command_with_mask("022")
             .args(["--dev", "--config", &config, "--port", &port.to_string()])
             .args(["--data-dir", &folder.file("data")])
             .stdout(Stdio::piped())
@@ -360,4 +373,39 @@ fn what_the_record_says_of_turn_is_told_to_this_machine_in_development() {
     stream.read_to_end(&mut answer).expect("an answer");
     let answer = text(&answer);
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"sessions\":[]"), "{answer}");
+}
+
+/// Whatever is below `path`, with its mode.
+fn modes(path: &Path) -> Vec<(PathBuf, u32)> {
+    let mut found = vec![(path.to_owned(), fs::metadata(path).expect("there").permissions().mode() & 0o777)];
+    if path.is_dir() {
+        for entry in fs::read_dir(path).expect("a folder") {
+            found.extend(modes(&entry.expect("an entry").path()));
+        }
+    }
+    found
+}
+
+#[test]
+fn only_its_owner_reads_what_the_server_writes() {
+    let server = Server::start("fanlight: {collector: {enabled: true}}\n");
+    let found = modes(&server.folder.0.join("data"));
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    for file in ["fanlight.db", "fanlight.db-wal", "fanlight.db-shm", "clients.db", "clients.db-wal"] {
+        assert!(found.iter().any(|(path, _)| name(path).as_deref() == Some(file)), "{file}: {found:?}");
+    }
+    for (path, mode) in found {
+        assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", path.display());
+    }
+}
+
+#[test]
+fn the_key_everybody_knows_is_refused_beyond_this_machine() {
+    let folder = Folder::new();
+    let config = folder.write("config.yaml", "keys: {devkey: secret}\n");
+    let refused =
+        run(&["--config", &config, "--port", &free_tcp().to_string(), "--data-dir", &folder.file("data")]);
+    let error = text(&refused.stderr);
+    assert!(!refused.status.success() && error.contains("devkey") && error.contains("--dev"), "{error}");
+    assert!(!folder.0.join("data").exists(), "nothing was begun");
 }

@@ -226,6 +226,7 @@ fn admit(
         }
         video.can_subscribe = Some(false);
         grants.identity = format!("{}#{}", grants.identity, asked.publish);
+        check_identity(&grants.identity, &server.limits)?;
     }
     let own = !asked.metadata.is_empty() || !asked.attributes.is_empty();
     if own && !video.can_update_own_metadata.unwrap_or(false) {
@@ -248,22 +249,34 @@ fn granted(token: Option<&Token>, limits: &Limits) -> Result<(Grants, Option<u64
     if !video.room_join {
         return Err(Answer::text(401, "permissions denied"));
     }
-    let too_long = |text: &str, limit: usize| limit > 0 && text.len() > limit;
     if token.grants.identity.is_empty() {
         return bad("identity cannot be empty".to_owned());
     }
-    if too_long(&token.grants.identity, limits.identity_bytes) {
-        let limit = limits.identity_bytes;
-        return bad(format!("participant identity length exceeds limits: max length {limit}"));
-    }
+    check_identity(&token.grants.identity, limits)?;
     if video.room.is_empty() {
         return bad("no room name".to_owned());
     }
-    if too_long(&video.room, limits.room_name_bytes) {
+    if is_too_long(&video.room, limits.room_name_bytes) {
         let limit = limits.room_name_bytes;
         return bad(format!("room name length exceeds limits: max length {limit}"));
     }
     Ok((token.grants.clone(), token.expires_s))
+}
+
+fn check_identity(identity: &str, limits: &Limits) -> Result<(), Answer> {
+    let limit = limits.identity_bytes;
+    if is_too_long(identity, limit) {
+        return Err(Answer::text(
+            400,
+            format!("participant identity length exceeds limits: max length {limit}"),
+        ));
+    }
+    Ok(())
+}
+
+/// A limit of 0 is none.
+const fn is_too_long(text: &str, limit: usize) -> bool {
+    limit > 0 && text.len() > limit
 }
 
 fn build(

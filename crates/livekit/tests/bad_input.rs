@@ -199,3 +199,14 @@ fn the_fuzz_corpora_replay() {
         fanlight_corpus::replay(name, 60, target);
     }
 }
+
+#[test]
+fn an_identity_is_measured_with_the_publish_suffix_behind_it() {
+    let token = signed(&claims());
+    let longest = 32 - "alice#".len();
+    let publish = |bytes: usize| validate("/rtc/validate", &token, &format!("publish={}", "x".repeat(bytes)));
+    assert_eq!(publish(longest).0, 200);
+    let text = "participant identity length exceeds limits: max length 32".to_owned();
+    assert_eq!(publish(longest + 1), (400, text.clone()));
+    assert_eq!(publish(500_000), (400, text));
+}

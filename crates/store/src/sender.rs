@@ -2,7 +2,7 @@
 
 use fanlight_events::{Event, FactBody};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 /// Facts refused by the queue between the cores and the store.
@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     waiting: AtomicUsize,
     facts_refused: AtomicU64,
     samples_refused: AtomicU64,
+    record_failures: AtomicU64,
+    record_fails: AtomicBool,
 }
 
 pub(crate) fn channel() -> (EventSender, EventReceiver) {
@@ -91,6 +93,17 @@ impl EventSender {
         self.shared.samples_refused()
     }
 
+    /// The record cannot be written, for a second or longer: its file is not in its place, or the disk refuses. What was
+    /// accepted waits, as far as there is room.
+    pub fn record_fails(&self) -> bool {
+        self.shared.record_fails.load(Ordering::Relaxed)
+    }
+
+    /// How often the record began to fail.
+    pub fn record_failures(&self) -> u64 {
+        self.shared.record_failures.load(Ordering::Relaxed)
+    }
+
     /// Asks the writer to finish; what was sent before is written.
     pub(crate) fn close(&self) {
         // A writer that is gone has nothing left to finish.
@@ -102,6 +115,13 @@ impl Shared {
     /// A message was taken out.
     pub(crate) fn taken(&self) {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether the record fails; `true` when that is a change.
+    pub(crate) fn set_record_fails(&self, fails: bool) -> bool {
+        let changed = self.record_fails.swap(fails, Ordering::Relaxed) != fails;
+        self.record_failures.fetch_add(u64::from(changed && fails), Ordering::Relaxed);
+        changed
     }
 
     pub(crate) fn facts_refused(&self) -> u64 {

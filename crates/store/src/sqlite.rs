@@ -17,6 +17,8 @@ use fanlight_telemetry::turn_account::{AllocationRecord, SessionRecord};
 use fanlight_telemetry::{Batch, Resume};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use std::fs::{DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +36,8 @@ const STATEMENTS_MAX: usize = 32;
 pub(crate) struct Database {
     path: PathBuf,
     connection: Connection,
+    /// Device and inode of the file that was opened.
+    opened: (u64, u64),
     /// Whether the connection is made anew before the next use: after an I/O error its state is not to be trusted.
     reopen: bool,
     /// How TURN fares, to be written with the next batch.
@@ -76,11 +80,21 @@ impl Database {
         let resume = recover::recover(&mut connection, settings, now).map_err(sqlite)?;
         let (turn_sessions, turn_allocations) = turn::open_rows(&connection).map_err(sqlite)?;
         let resumed = Resumed { resume, turn_sessions, turn_allocations };
-        Ok((Self { path, connection, reopen: false, turn_status: None, _lock: lock }, resumed))
+        let opened = place(&path).map_err(|error| StoreError::Io { path: path.clone(), error })?;
+        Ok((Self { path, connection, opened, reopen: false, turn_status: None, _lock: lock }, resumed))
     }
 
     /// Writes all rows and *last seen* in one transaction.
     pub(crate) fn write(&mut self, batch: &Batch) -> Result<(), WriteError> {
+        // What is written into a file that nobody finds any more is lost.
+        if !self.is_in_place() {
+            let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+            let text = format!(
+                "{} was moved, deleted or replaced; put it back, or start the server anew for a new record",
+                self.path.display()
+            );
+            return Err(rusqlite::Error::SqliteFailure(error, Some(text)).into());
+        }
         if std::mem::take(&mut self.reopen) {
             self.connection = connect(&self.path).inspect_err(|_| self.reopen = true)?;
         }
@@ -95,6 +109,11 @@ impl Database {
             );
         }
         Ok(written?)
+    }
+
+    /// Whether the file that was opened is still found under its name: SQLite goes on writing into one that is not.
+    pub(crate) fn is_in_place(&self) -> bool {
+        place(&self.path).is_ok_and(|place| place == self.opened)
     }
 
     /// Says how TURN fares, a JSON object; it is written with the next batch.
@@ -145,6 +164,12 @@ fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
     connection.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     Ok(connection)
+}
+
+/// Device and inode.
+fn place(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = std::fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 fn immediate(connection: &mut Connection) -> Result<rusqlite::Transaction<'_>, rusqlite::Error> {

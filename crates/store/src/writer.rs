@@ -1,13 +1,13 @@
 //! The thread that owns the database and the pipeline.
 
 use crate::monitor::{TurnHealth, TurnMonitor};
-use crate::sender::{EventReceiver, Message, QUEUE_FACTS, QUEUE_SAMPLES};
+use crate::sender::{EventReceiver, Message, QUEUE_FACTS, QUEUE_SAMPLES, Shared};
 use crate::sqlite::{Database, Resumed};
 use crate::store::{self, Closed};
 use fanlight_base::{Mono, Now};
 use fanlight_telemetry::{Batch, Limits, Output, Pipeline, Settings, Written};
-use std::sync::OnceLock;
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +18,8 @@ const EVENTS_PER_TURN: usize = 1_024;
 const GATHER: Duration = Duration::from_millis(10);
 /// The record says at most so often how TURN fares.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
+/// A record that was moved or deleted is noticed by this, also while nothing is written.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A disk that does not answer keeps the process from ending this long.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
@@ -48,7 +50,14 @@ pub(crate) fn run(
     let mut pipeline = Pipeline::new(now(), settings);
     pipeline.restore_turn(now(), resumed.turn_sessions, resumed.turn_allocations);
     let told_at = Mono::default();
-    let mut writer = Writer { database, pipeline, monitor, told_at, failing: false };
+    let mut writer = Writer {
+        database,
+        pipeline,
+        monitor,
+        told_at,
+        looked_at: Mono::default(),
+        shared: Arc::clone(&receiver.shared),
+    };
     let mut open = true;
     while open {
         let deadline = writer.drain();
@@ -63,13 +72,17 @@ struct Writer {
     monitor: TurnMonitor,
     /// When the database is told next how TURN fares.
     told_at: Mono,
-    failing: bool,
+    /// When it was last looked whether the file is in its place.
+    looked_at: Mono,
+    /// Where it is told whether the record fails.
+    shared: Arc<Shared>,
 }
 
 impl Writer {
     /// Waits for an event until `deadline`, then takes what is there; `false` when it is time to close.
     fn take_turn(&mut self, receiver: &EventReceiver, deadline: Mono) -> bool {
-        let first = match receiver.queue.recv_timeout(deadline.since(now().mono())) {
+        let patience = deadline.since(now().mono()).min(LOOK_EVERY);
+        let first = match receiver.queue.recv_timeout(patience) {
             Ok(message) => message,
             Err(RecvTimeoutError::Timeout) => {
                 self.turn(receiver);
@@ -101,6 +114,12 @@ impl Writer {
     /// One reading of the clock, told to the pipeline with what the queue has refused.
     fn turn(&mut self, receiver: &EventReceiver) -> Now {
         let now = now();
+        if now.mono().since(self.looked_at) >= LOOK_EVERY {
+            self.looked_at = now.mono();
+            if !self.database.is_in_place() {
+                self.fails("its file was moved, deleted or replaced; put it back, or start the server anew");
+            }
+        }
         self.pipeline.handle_timeout(now);
         self.pipeline.handle_refused(now, QUEUE_FACTS, receiver.shared.facts_refused());
         self.pipeline.handle_refused(now, QUEUE_SAMPLES, receiver.shared.samples_refused());
@@ -147,7 +166,7 @@ impl Writer {
         self.tell_turn_status();
         let error = match self.database.write(&batch) {
             Ok(()) => {
-                if std::mem::take(&mut self.failing) {
+                if self.shared.set_record_fails(false) {
                     tracing::warn!("the record can be written again");
                 }
                 return Written::Stored;
@@ -158,10 +177,14 @@ impl Writer {
             tracing::error!(%error, rows = batch.rows(), "the database will not take these rows");
             return Written::Lost(batch.rows());
         }
-        if !std::mem::replace(&mut self.failing, true) {
-            tracing::warn!(%error, "the record cannot be written, trying again");
-        }
+        self.fails(&error.to_string());
         Written::Failed(batch)
+    }
+
+    fn fails(&self, why: &str) {
+        if self.shared.set_record_fails(true) {
+            tracing::error!("the record cannot be written, trying again: {why}");
+        }
     }
 
     fn close(mut self, receiver: &EventReceiver) -> Closed {

@@ -118,3 +118,31 @@ fn closing_does_not_wait_for_a_disk_that_never_answers() {
     assert!(before.elapsed() < Duration::from_secs(6), "{:?}", before.elapsed());
     drop(lock);
 }
+
+#[test]
+fn a_data_directory_that_vanishes_is_told_at_once_and_nothing_is_lost_when_it_is_back() {
+    let parent = tempfile::tempdir().unwrap();
+    let (dir, elsewhere) = (parent.path().join("data"), parent.path().join("elsewhere"));
+    let store = open(&dir);
+    let sender = store.sender();
+    assert!(sender.try_send(fact("RM_1", "", "", room_started("demo"))));
+    wait_for("the room on record", || report(&dir, "demo").is_ok());
+    assert!(!sender.record_fails());
+
+    std::fs::rename(&dir, &elsewhere).unwrap();
+    // Also while nobody sends anything.
+    wait_for("the trouble told", || sender.record_fails());
+    assert_eq!(sender.record_failures(), 1);
+    let accepted = send(&sender, (0..100).map(|_| mute())).1;
+    // Another directory under its name is not the record either.
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join(DATABASE_FILE), "").unwrap();
+    std::thread::sleep(Duration::from_millis(400));
+    assert_eq!((accepted, muted(&elsewhere)), (100, 0));
+
+    std::fs::remove_dir_all(&dir).unwrap();
+    std::fs::rename(&elsewhere, &dir).unwrap();
+    wait_for("the rows on record", || muted(&dir) == 100);
+    wait_for("the trouble over", || !sender.record_fails());
+    assert_eq!(store.close().unwritten_rows, 0);
+}

@@ -25,6 +25,8 @@ pub fn fuzz_coturn(data: &[u8]) {
 
 /// Bytes of a connection to the listener for coturn; what it publishes is read too.
 pub fn fuzz_resp(data: &[u8]) {
+    // A stranger, who says little.
+    let _ = Connection::new(Some("secret".to_owned())).handle_bytes(data, &mut Vec::new());
     let mut connection = Connection::new(None);
     let mut answers = Vec::new();
     for piece in data.chunks(7) {

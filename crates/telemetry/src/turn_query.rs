@@ -341,7 +341,8 @@ impl<'a> UsageView<'a> {
     }
 }
 
-/// Rows as CSV with a line of names, which are those of JSON.
+/// Rows as CSV with a line of names, which are those of JSON. A cell that a spreadsheet would take for a formula begins with
+/// `'` instead (OWASP, CSV injection): identities, rooms and user names are what strangers make them.
 pub fn csv<T: Serialize + Default>(rows: &[T]) -> Result<String, csv::Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     for row in rows {
@@ -351,9 +352,37 @@ pub fn csv<T: Serialize + Default>(rows: &[T]) -> Result<String, csv::Error> {
         writer.serialize(T::default())?;
     }
     let bytes = writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))?;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let text = as_text(&bytes)?;
     // Names of columns come with a first row; without rows they stand alone.
     Ok(if rows.is_empty() { text.lines().take(1).map(|head| format!("{head}\n")).collect() } else { text })
+}
+
+/// The same rows, with `'` before what would be a formula. Numbers stay as they are.
+fn as_text(bytes: &[u8]) -> Result<String, csv::Error> {
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
+    let mut writer = csv::Writer::from_writer(Vec::with_capacity(bytes.len()));
+    for record in reader.records() {
+        let record = record?;
+        for cell in &record {
+            if is_formula(cell) {
+                writer.write_field(format!("'{cell}"))?;
+            } else {
+                writer.write_field(cell)?;
+            }
+        }
+        writer.write_record(None::<&[u8]>)?;
+    }
+    let bytes = writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn is_formula(cell: &str) -> bool {
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    match cell.as_bytes() {
+        [b'=' | b'+' | b'@' | b'\t' | b'\r', ..] => true,
+        [b'-', ..] => !cell.strip_prefix('-').is_some_and(is_number),
+        _ => false,
+    }
 }
 
 fn user<'a>(participant: Option<&'a Participant>, person: &'a str) -> &'a str {
@@ -401,6 +430,28 @@ mod tests {
         assert!(text.contains("\"a, \"\"b\"\"\""), "{text}");
         for head in [csv::<SessionView<'_>>(&[]), csv::<AllocationView<'_>>(&[])] {
             assert!(head.unwrap().contains("peer_rx_bytes"));
+        }
+    }
+
+    #[test]
+    fn a_name_that_a_spreadsheet_would_run_is_text() {
+        #[derive(Default, Serialize)]
+        struct Row<'a> {
+            name: &'a str,
+            number: f64,
+        }
+        for (name, cell) in [
+            ("=1+1", "'=1+1"),
+            ("+1", "'+1"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("-1+cmd|' /C calc'!A0", "'-1+cmd|' /C calc'!A0"),
+            ("\t=1", "'\t=1"),
+            ("\r=1", "\"'\r=1\""),
+            ("=\"a\",b", "\"'=\"\"a\"\",b\""),
+            ("alice", "alice"),
+            ("a=1", "a=1"),
+        ] {
+            assert_eq!(csv(&[Row { name, number: -1.5 }]).unwrap(), format!("name,number\n{cell},-1.5\n"));
         }
     }
 }

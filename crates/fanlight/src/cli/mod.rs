@@ -9,7 +9,9 @@ mod turn;
 use crate::config::Overrides;
 use crate::serve;
 use clap::{Args, Parser, Subcommand};
+use fanlight_base::Redacted;
 use std::error::Error;
+use std::fmt::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -92,7 +94,7 @@ impl From<Serve> for Overrides {
             bind: serve.bind,
             port: serve.port,
             node_ip: serve.node_ip,
-            keys: serve.keys,
+            keys: serve.keys.map(Redacted::new),
             key_file: serve.key_file,
             data_dir: serve.data_dir,
             strict_kohaku: serve.strict_kohaku,
@@ -102,22 +104,39 @@ impl From<Serve> for Overrides {
 
 /// Prints an error with its causes.
 pub(crate) fn complain(error: &dyn Error) {
-    eprintln!("fanlight: {error}");
+    eprintln!("fanlight: {}", harmless(error));
     let mut cause = error.source();
     while let Some(error) = cause {
-        eprintln!("  because: {error}");
+        eprintln!("  because: {}", harmless(error));
         cause = error.source();
     }
 }
 
 /// Prints a line for people.
 pub(crate) fn say(line: impl std::fmt::Display) {
-    println!("{line}");
+    println!("{}", harmless(line));
 }
 
 /// Prints a remark, which is not part of the answer.
 fn note(line: impl std::fmt::Display) {
-    eprintln!("{line}");
+    eprintln!("{}", harmless(line));
+}
+
+/// What is printed, with every character that a terminal would obey instead of show, or that turns the direction of
+/// writing, as `\u001b`: names and errors come from outside. JSON stays the same JSON.
+fn harmless(line: impl std::fmt::Display) -> String {
+    let mut shown = String::new();
+    for char in line.to_string().chars() {
+        let is_layout = matches!(char, '\n' | '\t');
+        if (char.is_control() && !is_layout)
+            || matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        {
+            let _ = write!(shown, "\\u{:04x}", u32::from(char));
+        } else {
+            shown.push(char);
+        }
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -145,5 +164,15 @@ mod tests {
         ] {
             assert!(Arguments::try_parse_from(call.split(' ')).is_ok(), "{call}");
         }
+    }
+
+    #[test]
+    fn no_name_speaks_to_the_terminal_and_json_stays_the_same() {
+        let name = "\u{1b}]0;pwned\u{7}\u{9b}2J\u{7f}\u{202e}\r\u{2066}";
+        let shown = harmless(format_args!("participant {name}\n\tnext"));
+        assert_eq!(shown, "participant \\u001b]0;pwned\\u0007\\u009b2J\\u007f\\u202e\\u000d\\u2066\n\tnext");
+        let json = serde_json::json!({ "identity": name }).to_string();
+        let read: serde_json::Value = serde_json::from_str(&harmless(json)).unwrap();
+        assert_eq!(read["identity"], name);
     }
 }

@@ -4,7 +4,7 @@ use super::say;
 use crate::config::{Config, Overrides};
 use clap::{Args, Subcommand};
 use fanlight_base::Redacted;
-use fanlight_livekit::token::{self, Grants, Keys, VIDEO_GRANT_NAMES, VideoGrant};
+use fanlight_livekit::token::{self, Grants, VIDEO_GRANT_NAMES, VideoGrant};
 use fanlight_shard::Clock;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -176,9 +176,9 @@ impl Create {
         }
         // The key and secret of --dev, unless others are given.
         let dev = self.config.is_none() && self.keys.is_none();
-        let (config, keys) = (self.config.clone(), self.keys.clone());
+        let (config, keys) = (self.config.clone(), self.keys.clone().map(Redacted::new));
         let overrides = Overrides { dev, config, keys, ..Overrides::default() };
-        let keys = Keys::new(Config::load(overrides)?.0.keys);
+        let keys = Config::load(overrides)?.0.token_keys();
         match &self.api_key {
             Some(key) => {
                 let secret = keys.secret(key).ok_or_else(|| TokenError::NoSuchKey(key.clone()))?;

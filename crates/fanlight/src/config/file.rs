@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// API keys and their secrets.
-pub(crate) type Keys = BTreeMap<String, String>;
+pub(crate) type Keys = BTreeMap<String, Redacted<String>>;
 
 /// Declares a section: its supported fields, then the keys that LiveKit has and we do not support yet.
 macro_rules! section {

@@ -7,13 +7,13 @@ mod file;
 
 pub(crate) use file::{Collector, Coturn, File, Keys, OwnTurn, Person, Room, Rtc, TurnSettings};
 
-use std::collections::BTreeMap;
+use fanlight_base::Redacted;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 /// Key and secret that `--dev` uses when no keys are given, as LiveKit does.
-const DEV_KEY: &str = "devkey";
-const DEV_SECRET: &str = "secret";
+pub(crate) const DEV_KEY: &str = "devkey";
+pub(crate) const DEV_SECRET: &str = "secret";
 /// Every address of this machine.
 const EVERYWHERE: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
 /// This machine only.
@@ -60,7 +60,7 @@ pub(crate) struct Overrides {
     pub(crate) bind: Vec<IpAddr>,
     pub(crate) port: Option<u16>,
     pub(crate) node_ip: Option<IpAddr>,
-    pub(crate) keys: Option<String>,
+    pub(crate) keys: Option<Redacted<String>>,
     pub(crate) key_file: Option<PathBuf>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) strict_kohaku: bool,
@@ -86,6 +86,12 @@ pub(crate) enum ConfigError {
         "no API keys: set `keys:` in the configuration, --keys \"key: secret\", LIVEKIT_KEYS, or use --dev"
     )]
     NoKeys,
+    /// Everybody knows the secret, and others reach the port.
+    #[error(
+        "{address} can be reached from other machines, and everybody knows the secret of key `{DEV_KEY}`: set another \
+         secret (`openssl rand -base64 33` makes one), bind to 127.0.0.1, or try it out with --dev"
+    )]
+    KnownKey { address: IpAddr },
 }
 
 impl Config {
@@ -105,7 +111,7 @@ impl Config {
             .collect();
         let keys = load_keys(&file, &overrides)?;
         for (key, secret) in &keys {
-            if secret.len() < SECRET_CHARS_MIN && key != DEV_KEY {
+            if secret.reveal().len() < SECRET_CHARS_MIN && key != DEV_KEY {
                 warnings
                     .push(format!("the secret of key `{key}` is shorter than {SECRET_CHARS_MIN} characters"));
             }
@@ -161,6 +167,40 @@ impl Config {
         };
         Ok((config, warnings))
     }
+
+    /// Refuses to serve other machines with the key that everybody knows; with `--dev`, what is to be warned about.
+    pub(crate) fn check_known_key(&self) -> Result<Option<String>, ConfigError> {
+        let Some(address) = self.bind_addresses.iter().find(|address| !is_loopback(address)) else {
+            return Ok(None);
+        };
+        if !self.has_known_key() {
+            return Ok(None);
+        }
+        if !self.dev {
+            return Err(ConfigError::KnownKey { address: *address });
+        }
+        Ok(Some(format!(
+            "{address} can be reached from other machines, and everybody knows the secret of key `{DEV_KEY}`: whoever \
+             reaches it may do everything"
+        )))
+    }
+
+    /// The key of `--dev` with its secret is among the keys.
+    pub(crate) fn has_known_key(&self) -> bool {
+        self.keys.get(DEV_KEY).is_some_and(|secret| secret.reveal() == DEV_SECRET)
+    }
+
+    /// The keys as tokens are made and checked with.
+    pub(crate) fn token_keys(&self) -> fanlight_livekit::token::Keys {
+        fanlight_livekit::token::Keys::new(
+            self.keys.iter().map(|(key, secret)| (key.as_str(), secret.reveal().as_str())),
+        )
+    }
+}
+
+/// `::ffff:127.0.0.1` is this machine too.
+fn is_loopback(address: &IpAddr) -> bool {
+    address.to_canonical().is_loopback()
 }
 
 impl File {
@@ -179,17 +219,17 @@ fn load_keys(file: &File, overrides: &Overrides) -> Result<Keys, ConfigError> {
     if let Some(path) = overrides.key_file.as_ref().or(file.key_file.as_ref()) {
         refuse_open_file(path)?;
         let text = read(path)?;
-        let parsed: BTreeMap<String, String> = serde_saphyr::from_str(&text)
+        let parsed: Keys = serde_saphyr::from_str(&text)
             .map_err(|error| ConfigError::Parse { path: path.clone(), message: error.to_string() })?;
         keys.extend(parsed);
     }
     if let Some(text) = &overrides.keys {
-        let parsed: BTreeMap<String, String> =
-            serde_saphyr::from_str(text).map_err(|error| ConfigError::Keys(error.to_string()))?;
+        let parsed: Keys =
+            serde_saphyr::from_str(text.reveal()).map_err(|error| ConfigError::Keys(error.to_string()))?;
         keys = parsed;
     }
     if keys.is_empty() && (overrides.dev || file.development) {
-        keys.insert(DEV_KEY.into(), DEV_SECRET.into());
+        keys.insert(DEV_KEY.into(), Redacted::new(DEV_SECRET.into()));
         return Ok(keys);
     }
     if keys.is_empty() {
@@ -222,7 +262,7 @@ mod tests {
     #[test]
     fn dev_without_a_file_has_livekits_key_and_listens_on_loopback() {
         let config = Config::load(Overrides { dev: true, ..Overrides::default() }).unwrap().0;
-        assert_eq!(config.keys.get("devkey").map(String::as_str), Some("secret"));
+        assert_eq!(config.keys.get("devkey").map(|secret| secret.reveal().as_str()), Some("secret"));
         assert!(config.bind_addresses.iter().all(IpAddr::is_loopback));
         assert_eq!(config.port, 7880);
     }
@@ -257,7 +297,7 @@ mod tests {
             .unwrap();
         let overrides = Overrides {
             config: Some(path),
-            keys: Some("other: 0123456789012345678901234567890123456789".into()),
+            keys: Some(Redacted::new("other: 0123456789012345678901234567890123456789".into())),
             ..Overrides::default()
         };
         let config = Config::load(overrides).unwrap().0;
@@ -273,5 +313,44 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         let error = Config::load(Overrides { key_file: Some(path), ..Overrides::default() }).unwrap_err();
         assert!(error.to_string().contains("chmod 600"), "{error}");
+    }
+
+    fn bound(text: &str, dev: bool) -> Config {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.yaml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(Overrides { dev, config: Some(path), ..Overrides::default() }).unwrap().0
+    }
+
+    #[test]
+    fn the_key_everybody_knows_serves_no_other_machine_without_dev_and_is_warned_about_with_it() {
+        let known = "keys: {devkey: secret}\n";
+        for beyond in ["", "bind_addresses: [192.0.2.1]\n", "bind_addresses: [127.0.0.1, \"::\"]\n"] {
+            let error = bound(&format!("{known}{beyond}"), false).check_known_key().unwrap_err().to_string();
+            assert!(error.contains("devkey") && error.contains("--dev"), "{error}");
+        }
+        let warned = bound(&format!("{known}bind_addresses: [0.0.0.0]\n"), true).check_known_key().unwrap();
+        assert!(warned.is_some_and(|warning| warning.contains("0.0.0.0")));
+        for fine in [
+            format!("{known}bind_addresses: [localhost]\n"),
+            "keys: {devkey: secretsecretsecretsecretsecretsecret}\n".to_owned(),
+        ] {
+            assert_eq!(bound(&fine, false).check_known_key().unwrap(), None, "{fine}");
+        }
+        assert_eq!(bound("port: 1\n", true).check_known_key().unwrap(), None);
+    }
+
+    #[test]
+    fn no_secret_is_in_what_a_configuration_prints_for_debugging() {
+        let text = "keys: {a: MARKER}\nprometheus: {username: u, password: MARKER}\nrtc:\n  turn_servers:\n  \
+                    - {host: h, username: u, credential: MARKER, secret: MARKER}\nfanlight:\n  \
+                    turn: {static_auth_secret: MARKER}\n  \
+                    coturn: {password: MARKER, tee: \"redis://:MARKER@h\", redis: \"redis://:MARKER@h\"}\n  \
+                    collector: {postgres_uri: \"postgres://u:MARKER@h/d\", keys: [{key: MARKER, origins: []}]}\n";
+        let shown = format!("{:?} {:?}", File::parse(text).unwrap(), bound(text, false));
+        assert!(shown.contains("<redacted>") && !shown.contains("MARKER"), "{shown}");
+        let overrides = Overrides { keys: Some(Redacted::new("a: MARKER".into())), ..Overrides::default() };
+        assert!(!format!("{overrides:?}").contains("MARKER"));
+        assert!(!format!("{:?}", Config::load(overrides).unwrap()).contains("MARKER"));
     }
 }

@@ -323,4 +323,23 @@ mod tests {
             heard.over(Some(7), vec![stored(1, 10), stored(2, 20), stored(3, 30), stored(4, 40)]);
         assert_eq!((complete, all), (Some(7), vec![stored(2, 60), stored(3, 30)]));
     }
+
+    #[test]
+    fn what_a_hostile_redis_nests_or_promises_is_an_error_and_no_overflow() {
+        // As large as the stack of a thread of tokio.
+        let run = || {
+            for kind in
+                ["*1\r\n", "%1\r\n", "~1\r\n", ">1\r\n", "|1\r\n", "*2\r\n$1\r\nx\r\n", "%1\r\n+k\r\n"]
+            {
+                let nested = kind.repeat(100_000);
+                assert!(redis::parse_redis_value(nested.as_bytes()).is_err(), "{kind:?}");
+            }
+            for promised in
+                ["*9223372036854775807\r\n", "%4611686018427387904\r\n", "$9223372036854775807\r\nx"]
+            {
+                assert!(redis::parse_redis_value(promised.as_bytes()).is_err(), "{promised:?}");
+            }
+        };
+        std::thread::Builder::new().stack_size(2 << 20).spawn(run).unwrap().join().unwrap();
+    }
 }

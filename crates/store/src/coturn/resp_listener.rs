@@ -29,6 +29,8 @@ const CONNECTIONS_MAX: usize = 4_096;
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 /// A connection that does not read its answers for so long is closed: coturn opens another one with its next message.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// coturn says AUTH as soon as it is connected; who does not say the password by then holds a place for nothing.
+const AUTH_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a listener is made with.
 #[derive(Debug, Clone)]
@@ -140,8 +142,16 @@ impl Peer {
         let password = self.shared.password.as_ref().map(|password| password.reveal().clone());
         let mut connection = Connection::new(password);
         let (mut bytes, mut answers) = (vec![0; 16 << 10], Vec::new());
+        let auth_by = tokio::time::Instant::now() + AUTH_LIMIT;
         loop {
-            let len = stream.read(&mut bytes).await?;
+            let reading = stream.read(&mut bytes);
+            let len = if connection.is_authorised() {
+                reading.await?
+            } else {
+                tokio::time::timeout_at(auth_by, reading)
+                    .await
+                    .inspect_err(|_| self.shared.gauge.refused())??
+            };
             if len == 0 {
                 return Ok(());
             }

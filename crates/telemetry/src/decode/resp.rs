@@ -12,6 +12,8 @@ const BUFFER_BYTES_MAX: usize = 64 << 10;
 const STRANGER_BYTES_MAX: usize = 1024;
 /// Words of a command; coturn's have five at most.
 const WORDS_MAX: usize = 16;
+/// Commands that are answered before AUTH: coturn says AUTH first, and may have a wrong password.
+const REFUSALS_MAX: u32 = 8;
 /// A marker, a number and the end of the line, at the head of a command and of each word.
 const HEAD_BYTES_MAX: usize = 16;
 
@@ -53,6 +55,11 @@ pub enum Broken {
     /// A command is longer than anything coturn sends, or than a password before AUTH.
     #[error("a command of more than {0} bytes")]
     TooLong(usize),
+    /// Somebody talks without the password.
+    #[error(
+        "{REFUSALS_MAX} commands without the right password; give coturn's redis-statsdb the one of the listener"
+    )]
+    NotAuthorised,
 }
 
 /// One connection.
@@ -60,6 +67,7 @@ pub enum Broken {
 pub struct Connection {
     password: Option<String>,
     authorised: bool,
+    refusals: u32,
     buffer: Vec<u8>,
     /// Name given with AUTH, `default` without.
     pub user: String,
@@ -73,6 +81,7 @@ impl Connection {
         Self {
             authorised: password.is_none(),
             password,
+            refusals: 0,
             buffer: Vec::new(),
             user: "default".to_owned(),
             database: 0,
@@ -91,9 +100,17 @@ impl Connection {
             let Ok(Some((frame, _))) = decode(command) else { return Err(Broken::NotResp) };
             let words = words(frame).ok_or(Broken::NotResp)?;
             said.extend(self.command(&words, answers));
+            if self.refusals >= REFUSALS_MAX {
+                return Err(Broken::NotAuthorised);
+            }
         }
         self.buffer.drain(..used);
         Ok(said)
+    }
+
+    /// True once the password was said, or when there is none.
+    pub const fn is_authorised(&self) -> bool {
+        self.authorised
     }
 
     fn command(&mut self, words: &[String], answers: &mut Vec<u8>) -> Option<Said> {
@@ -104,6 +121,7 @@ impl Connection {
             return None;
         }
         if !self.authorised {
+            self.refusals += 1;
             answers.extend_from_slice(b"-NOAUTH Authentication required.\r\n");
             return None;
         }
@@ -136,12 +154,14 @@ impl Connection {
             [password] => ("default", password),
             [user, password] => (user.as_str(), password),
             _ => {
+                self.refusals += u32::from(!self.authorised);
                 answers.extend_from_slice(b"-ERR wrong number of arguments for 'auth' command\r\n");
                 return;
             }
         };
         // coturn says AUTH '' even when it was given no password.
         if self.password.as_ref().is_some_and(|expected| !is_same(expected, password)) {
+            self.refusals += u32::from(!self.authorised);
             answers.extend_from_slice(b"-WRONGPASS invalid username-password pair or user is disabled.\r\n");
             return;
         }
@@ -311,5 +331,17 @@ mod tests {
             }
         });
         thread.unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn a_stranger_gets_few_answers() {
+        let said = |bytes: &[u8], answers: &mut Vec<u8>| {
+            Connection::new(Some("secret".into())).handle_bytes(bytes, answers)
+        };
+        for flood in [command(&["PING"]), command(&["AUTH", "guess"]), command(&["AUTH"])] {
+            let mut answers = Vec::new();
+            assert_eq!(said(&flood.repeat(1_000), &mut answers), Err(Broken::NotAuthorised));
+            assert_eq!(answers.iter().filter(|byte| **byte == b'\n').count(), REFUSALS_MAX as usize);
+        }
     }
 }
