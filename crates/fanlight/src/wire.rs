@@ -248,6 +248,7 @@ pub(crate) fn open_clients(dir: &Path, config: &config::Collector) -> Result<Col
     }
     let settings = fanlight_store::collector::CollectorSettings {
         retention_days: config.retention_days.unwrap_or(default.retention_days),
+        retention_bytes: config.retention_bytes.unwrap_or(default.retention_bytes),
         spool_bytes_max: config.spool_max_bytes.unwrap_or(default.spool_bytes_max),
         dedup,
         ..default

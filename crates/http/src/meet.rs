@@ -38,8 +38,11 @@ pub(crate) async fn token(app: &App, http: &HttpRequest<'_>, body: Unread) -> Re
         return respond(Answer::text(405, "POST {\"room\":…,\"name\":…} here").with("Allow", "POST"));
     }
     if !is_local(http) {
-        let text = "tokens are given to this server's own page, opened on its own machine, only";
-        return respond(Answer::text(403, text));
+        // The page asks for a token when there is none to be had here.
+        return respond(Answer::text(
+            404,
+            "tokens are given to this server's own page, on its own machine, only",
+        ));
     }
     let host = http.header("host").unwrap_or_default();
     let body = match body.read(ASK_BYTES_MAX).await {

@@ -94,10 +94,10 @@ struct Node {
 
 impl Node {
     fn start() -> Self {
-        Self::start_until(std::future::pending())
+        Self::start_until(std::future::pending(), false)
     }
 
-    fn start_until(stop: impl Future<Output = ()> + Send + 'static) -> Self {
+    fn start_until(stop: impl Future<Output = ()> + Send + 'static, dev: bool) -> Self {
         let gate = Gate::default();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -110,9 +110,9 @@ impl Node {
             record: Records::new(Nothing),
             now: Arc::new(|| NOW),
             alive: Arc::new(|| NOW),
-            meet: false,
+            meet: dev,
             client_stats: None,
-            dev: false,
+            dev,
             gate: gate.clone(),
         };
         runtime.spawn(serve(listener, app, stop));

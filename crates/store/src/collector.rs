@@ -37,6 +37,9 @@ use std::time::Duration;
 pub const CLIENTS_FILE: &str = "clients.db";
 /// Reports are kept so many days unless configured otherwise, as Kohaku keeps them.
 pub const CLIENTS_RETENTION_DAYS_DEFAULT: u32 = 14;
+/// And so many bytes of them in SQLite: two weeks of 100 connections that are always there and report 1 kB of news a second
+/// would be 120 GB, and a small server's disk has 20 to 40.
+pub const CLIENTS_RETENTION_BYTES_DEFAULT: u64 = 16 << 30;
 /// Held as long as a collector runs, so that a second one does not write to the same spool.
 const LOCK_FILE: &str = "clients.lock";
 
@@ -45,6 +48,8 @@ const LOCK_FILE: &str = "clients.lock";
 pub struct CollectorSettings {
     /// Reports that came so many days ago are deleted; 0 keeps all.
     pub retention_days: u32,
+    /// The oldest reports are deleted when SQLite's file has more in use; 0 is no limit.
+    pub retention_bytes: u64,
     /// What counts as new.
     pub dedup: DedupSettings,
     /// Bytes of reports that wait for the database on disk; 0 means none may.
@@ -65,6 +70,7 @@ impl Default for CollectorSettings {
     fn default() -> Self {
         Self {
             retention_days: CLIENTS_RETENTION_DAYS_DEFAULT,
+            retention_bytes: CLIENTS_RETENTION_BYTES_DEFAULT,
             dedup: DedupSettings::default(),
             // A day of 500 connections that report 20 kB a minute is 14 GB: this is an hour and a half of them.
             spool_bytes_max: 1 << 30,

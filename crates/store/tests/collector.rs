@@ -141,6 +141,36 @@ fn old_reports_are_deleted_in_portions_and_new_ones_stay() {
 }
 
 #[test]
+fn the_oldest_reports_go_when_the_database_has_more_bytes_than_it_may() {
+    const BYTES_MAX: u64 = 2 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let settings = CollectorSettings { retention_bytes: BYTES_MAX, ..CollectorSettings::default() };
+    let collector = Collector::open(dir.path(), settings).unwrap();
+    let ids: Vec<String> = (0..2_000).map(|n| format!("i{n:04}")).collect();
+    for step in 0..40 {
+        let objects: Vec<(&str, u64)> = ids.iter().map(|id| (id.as_str(), step)).collect();
+        collector.sender().send_and_wait(report("c", step, &objects)).unwrap();
+    }
+    wait_for("the deletion", || in_use(dir.path()) <= BYTES_MAX);
+    let database = Connection::open(dir.path().join(CLIENTS_FILE)).unwrap();
+    let kept: (i64, i64) = database
+        .query_row("SELECT min(number), max(number) FROM reports", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    assert!(kept.0 > 10 && kept.1 == 40, "the oldest are gone, the newest is there: {kept:?}");
+    assert!(collector.health().pruned_objects > 20_000);
+    // Freed pages are used again, so that the file itself has a limit too: a batch more, and what SQLite copies into it late.
+    let file = std::fs::metadata(dir.path().join(CLIENTS_FILE)).unwrap().len();
+    assert!(file < 4 * BYTES_MAX, "{file} bytes");
+    collector.close();
+}
+
+fn in_use(dir: &Path) -> u64 {
+    let database = Connection::open(dir.join(CLIENTS_FILE)).unwrap();
+    let pragma = |name: &str| -> i64 { database.pragma_query_value(None, name, |row| row.get(0)).unwrap() };
+    ((pragma("page_count") - pragma("freelist_count")) * pragma("page_size")) as u64
+}
+
+#[test]
 fn a_locked_database_delays_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let collector = open(dir.path());

@@ -193,6 +193,7 @@ section! {
         http2_max_read_frame_size: Option<u32>,
         http2_idle_timeout: Option<u64>,
         retention_days: Option<u32>,
+        retention_bytes: Option<u64>,
         heartbeat_s: Option<u64>,
         spool_max_bytes: Option<u64>,
         postgres_uri: Option<Redacted<String>>,

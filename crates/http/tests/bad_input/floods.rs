@@ -204,9 +204,10 @@ fn paths_with_control_characters_are_refused_and_redirects_stay_here() {
 #[test]
 fn a_listener_that_is_told_to_stop_takes_nobody_in_and_ends_idle_connections() {
     let (say_stop, stop) = tokio::sync::oneshot::channel::<()>();
-    let node = Node::start_until(async move {
+    let stop = async move {
         let _ = stop.await;
-    });
+    };
+    let node = Node::start_until(stop, false);
     let mut idle = node.connect();
     idle.write_all(&get("/", "")).unwrap();
     whole_answer(&mut idle);
@@ -215,5 +216,29 @@ fn a_listener_that_is_told_to_stop_takes_nobody_in_and_ends_idle_connections() {
     let end = std::time::Instant::now() + PATIENCE;
     while TcpStream::connect(node.address).is_ok() {
         assert!(std::time::Instant::now() < end, "still listening");
+    }
+}
+
+#[test]
+fn tokens_for_trying_out_are_given_to_this_machine_itself() {
+    let node = Node::start_until(std::future::pending(), true);
+    let ask = |headers: &str| {
+        let body = r#"{"room":"r","name":"n"}"#;
+        let length = body.len();
+        format!("POST /meet/token HTTP/1.1\r\n{headers}Content-Length: {length}\r\n\r\n{body}").into_bytes()
+    };
+    let own = "Host: localhost:7880\r\n";
+    assert_eq!(node.status(&ask(own)), Some(200));
+    assert_eq!(node.status(&ask(&format!("{own}Origin: http://localhost:7880\r\n"))), Some(200));
+    for headers in [
+        "Host: evil.example\r\n",
+        "Host: evil.example\r\nOrigin: http://evil.example\r\n",
+        "Host: localhost:7880\r\nX-Forwarded-For: 192.0.2.1\r\n",
+        "Host: localhost:7880\r\nForwarded: for=192.0.2.1\r\n",
+        "Host: localhost:7880\r\nOrigin: http://evil.example\r\n",
+        "Host: localhost:7880\r\nSec-Fetch-Site: cross-site\r\n",
+        "",
+    ] {
+        assert_eq!(node.status(&ask(headers)), Some(404), "{headers:?}");
     }
 }

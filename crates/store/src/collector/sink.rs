@@ -25,6 +25,11 @@ pub trait Sink: Send + std::fmt::Debug {
     /// Deletes a portion of what came before this time, in milliseconds since the Unix epoch; gives back how many objects that
     /// were, and whether there is more.
     fn prune(&mut self, before_ms: u64) -> Result<(u64, bool), SinkError>;
+
+    /// Bytes that are in use, of what is bounded in bytes; a server's disk is its administrator's, and has 0.
+    fn used_bytes(&mut self) -> Result<u64, SinkError> {
+        Ok(0)
+    }
 }
 
 /// Why a sink did not do it.

@@ -139,6 +139,14 @@ impl Sink for SqliteSink {
             Ok(pruned)
         })
     }
+
+    fn used_bytes(&mut self) -> Result<u64, SinkError> {
+        self.with(|sink| {
+            let pragma = |name| sink.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+            let pages = pragma("page_count")? - pragma("freelist_count")?;
+            Ok(u64::try_from(pages * pragma("page_size")?).unwrap_or(0))
+        })
+    }
 }
 
 fn away(error: rusqlite::Error) -> SinkError {

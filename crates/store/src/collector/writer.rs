@@ -22,6 +22,8 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 /// Pause between two portions of old reports, so that fresh ones get the disk in between.
 const PRUNE_PAUSE: Duration = Duration::from_millis(250);
+/// Portions deleted after a batch while the database is too large: each has nearly as many objects.
+const SIZE_PORTIONS: usize = 2;
 /// Without anything to do the thread wakes up this often.
 const IDLE: Duration = Duration::from_secs(60);
 const DAY_MS: u64 = 86_400_000;
@@ -88,6 +90,7 @@ impl Writer {
         if now().mono() >= self.prune_at {
             self.prune();
         }
+        self.prune_to_size();
         self.publish();
         !gathered.closed
     }
@@ -373,6 +376,28 @@ impl Writer {
             }
             Err(error) => tracing::warn!(%error, "old reports of clients cannot be deleted"),
         }
+    }
+
+    /// As many objects as a batch has go for each, so that a flood does not outrun it.
+    fn prune_to_size(&mut self) {
+        for _ in 0..SIZE_PORTIONS {
+            if self.settings.retention_bytes == 0 || self.failing {
+                return;
+            }
+            let pruned = match self.sink.used_bytes() {
+                Ok(bytes) if bytes <= self.settings.retention_bytes => return,
+                Ok(_) => self.sink.prune(u64::MAX),
+                Err(error) => Err(error),
+            };
+            match pruned {
+                Ok((objects, _)) => self.monitor.change(|health| health.pruned_objects += objects),
+                Err(error) => {
+                    return tracing::warn!(%error, "the oldest reports of clients cannot be deleted");
+                }
+            }
+        }
+        // There is more to do: not only when the next report comes.
+        self.prune_at = self.prune_at.min(now().mono() + PRUNE_PAUSE);
     }
 
     fn publish(&self) {
