@@ -35,3 +35,24 @@ fn batches_of_metrics_survive_their_corpus() {
 fn messages_of_rtcstats_survive_their_corpus() {
     replay("rtcstats", MUTATIONS, fuzzing::fuzz_rtcstats);
 }
+
+#[test]
+fn no_depth_of_json_overflows_a_small_stack() {
+    let run = || {
+        for nest in ["[", "{\"a\":", "[{\"stats\":[", "{\"stats\":[["] {
+            for prefix in ["", "{\"stats\":[{\"id\":", "[\"getStats\",\"PC_0\","] {
+                let deep = format!("{prefix}{}", nest.repeat(500_000));
+                fuzzing::fuzz_kohaku_body(deep.as_bytes());
+                fuzzing::fuzz_beacon_body(deep.as_bytes());
+                fuzzing::fuzz_rtcstats(deep.as_bytes());
+                assert!(serde_json::from_str::<serde_json::Value>(&deep).is_err());
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .stack_size(256 << 10)
+        .spawn(run)
+        .expect("a thread")
+        .join()
+        .expect("no overflow");
+}

@@ -495,4 +495,18 @@ mod tests {
         assert_eq!(file.port, Some(7880));
         assert!(file.unsupported().is_empty());
     }
+
+    #[test]
+    fn a_file_of_any_depth_or_of_aliases_upon_aliases_is_an_error() {
+        let run = || {
+            let mut bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned();
+            for (own, other) in ('b'..='z').zip('a'..) {
+                bomb += &format!("{own}: &{own} [{}]\n", vec![format!("*{other}"); 9].join(","));
+            }
+            for text in [format!("redis: {}", "[".repeat(100_000)), "{a: ".repeat(100_000), bomb] {
+                assert!(File::parse(&text).is_err());
+            }
+        };
+        std::thread::Builder::new().stack_size(1 << 20).spawn(run).unwrap().join().unwrap();
+    }
 }
