@@ -388,7 +388,8 @@ fn modes(path: &Path) -> Vec<(PathBuf, u32)> {
 
 #[test]
 fn only_its_owner_reads_what_the_server_writes() {
-    let server = Server::start("fanlight: {collector: {enabled: true}}\n");
+    let keys = format!("enabled: true, port: {}, exporter_port: {}", free_tcp(), free_tcp());
+    let server = Server::start(&format!("fanlight: {{collector: {{{keys}}}}}\n"));
     let found = modes(&server.folder.0.join("data"));
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     for file in ["fanlight.db", "fanlight.db-wal", "fanlight.db-shm", "clients.db", "clients.db-wal"] {
