@@ -8,8 +8,7 @@ use crate::payload::Medium;
 use fanlight_base::PeerKey;
 use fanlight_sfu::Sfu;
 use fanlight_sfu::input::{Command, Request};
-use fanlight_sfu::output::Signal;
-use fanlight_shard::{Clock, Message, Shard, ShardHandle, Sinks, bind_udp};
+use fanlight_shard::{Clock, Message, Requested, Shard, ShardHandle, SignalSink, Sinks, bind_udp};
 use fanlight_transport::sdp::SessionDescription;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::RawFd;
@@ -22,7 +21,7 @@ pub(crate) const THREAD: &str = "bench-shard";
 /// A media thread with one room.
 pub(crate) struct Stage {
     pub(crate) shard: Shard,
-    lines: Vec<Option<Receiver<News>>>,
+    lines: Vec<Option<(Sender<News>, Receiver<News>)>>,
 }
 
 /// A participant's way to the media thread.
@@ -39,18 +38,8 @@ impl Stage {
         let anchor = Instant::now();
         let endpoint = bind_udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), "rtc.udp_port")?;
         let sfu = Sfu::new(sfu_config(anchor, endpoint.bound)?);
-        let (senders, lines): (Vec<Sender<News>>, Vec<_>) =
-            (0..participants).map(|_| channel()).map(|(sender, line)| (sender, Some(line))).unzip();
-        let signal = move |peer: PeerKey, signal: Signal| {
-            let line = usize::try_from(peer.0).ok().and_then(|place| senders.get(place));
-            line.is_some_and(|line| line.send(news(signal)).is_ok())
-        };
-        let sinks = Sinks {
-            signal: Box::new(signal),
-            control: Box::new(|_| Ok(())),
-            event: Box::new(|_| true),
-            metrics: None,
-        };
+        let lines = (0..participants).map(|_| Some(channel())).collect();
+        let sinks = Sinks { control: Box::new(|_| Ok(())), event: Box::new(|_| true), metrics: None };
         let shard = Shard::start(THREAD.to_owned(), sfu, Clock::new(anchor), vec![endpoint], None, sinks)?;
         shard.handle.send(Message::Command(Command::CreateRoom(Box::new(room()))))?;
         Ok(Self { shard, lines })
@@ -58,16 +47,18 @@ impl Stage {
 
     /// Lets participant `number` in.
     pub(crate) fn join(&mut self, number: usize, subscribes: bool) -> Result<Direct, Failure> {
-        let news = self.lines.get_mut(number).and_then(Option::take).ok_or("no such participant")?;
+        let (sender, line) =
+            self.lines.get_mut(number).and_then(Option::take).ok_or("no such participant")?;
         let shard = self.shard.handle.clone();
-        shard.send(Message::Command(Command::Join(Box::new(join(number, subscribes)))))?;
-        Ok(Direct { peer: PeerKey(number as u64), shard, news, offers: 0 })
+        let signals = SignalSink::new(move |signal| sender.send(news(signal)).is_ok());
+        shard.send(Message::Join { join: Box::new(join(number, subscribes)), signals })?;
+        Ok(Direct { peer: PeerKey(number as u64), shard, news: line, offers: 0 })
     }
 }
 
 impl Direct {
     fn request(&self, request: Request) -> Result<(), Failure> {
-        Ok(self.shard.send(Message::Command(Command::Request { peer: self.peer, request }))?)
+        Ok(self.shard.request(Requested { peer: self.peer, request, credit: Box::new(()) })?)
     }
 }
 

@@ -7,7 +7,7 @@ use fanlight_base::{
     Mono, NodeId, Now, ParticipantSid, PeerKey, Random, Redacted, RoomName, RoomSid, sid_suffix,
 };
 use fanlight_events::{Event, Fact, Refused};
-use fanlight_sfu::input::{Command, Join, Request};
+use fanlight_sfu::input::{Command, Join};
 use fanlight_sfu::model::{DisconnectReason, ParticipantKind, RoomConfig};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -187,11 +187,6 @@ impl Control {
         true
     }
 
-    /// Passes a participant's request to the shard of its room.
-    pub fn handle_request(&mut self, peer: PeerKey, request: Request) {
-        self.send_to_peer(peer, Command::Request { peer, request });
-    }
-
     /// The signalling connection is gone without a leave.
     pub fn handle_signal_closed(&mut self, peer: PeerKey) {
         self.send_to_peer(peer, Command::SignalClosed { peer });
@@ -285,6 +280,12 @@ impl Control {
     pub fn shard_of(&self, peer: PeerKey) -> Option<ShardIndex> {
         let occupant = self.peers.get(&peer)?;
         Some(self.rooms.get(&occupant.room)?.shard)
+    }
+
+    /// Where a participant of this room would live: a shell refuses joins for a shard that is behind.
+    pub fn shard_for(&self, name: &RoomName) -> ShardIndex {
+        let room = self.names.get(name).and_then(|sid| self.rooms.get(sid));
+        room.map_or_else(|| self.least_loaded(), |room| room.shard)
     }
 
     /// Session id of a participant.
@@ -489,9 +490,8 @@ impl Control {
     fn send_to_peer(&mut self, peer: PeerKey, command: Command) {
         let shard = self.peers.get_mut(&peer).and_then(|occupant| {
             let shard = self.rooms.get(&occupant.room)?.shard;
-            let passes = !occupant.ending || !matches!(command, Command::Request { .. });
             occupant.ending |= matches!(command, Command::Disconnect { .. });
-            passes.then_some(shard)
+            Some(shard)
         });
         match shard {
             Some(shard) => self.send_to_shard(shard, command),

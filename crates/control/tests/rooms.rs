@@ -8,7 +8,7 @@ use fanlight_control::{
     Why,
 };
 use fanlight_events::{Event, FactBody, Refused};
-use fanlight_sfu::input::{Command, Join, Layout, Quirks, Request};
+use fanlight_sfu::input::{Command, Join, Layout, Quirks};
 use fanlight_sfu::model::{DisconnectReason, ParticipantKind, Permission};
 
 const SECOND: u64 = 1_000_000_000;
@@ -187,8 +187,6 @@ fn a_repeated_identity_ends_the_older_session_first() {
     drain(&mut control);
     let new = control.handle_join(at(1), request("r", "alice")).unwrap();
     assert_eq!(drain(&mut control).0, ["0: disconnect 1 duplicate_identity", "0: join alice as 2"]);
-    control.handle_request(old, Request::SignalRtt { rtt_ms: 1 });
-    assert!(drain(&mut control).0.is_empty(), "an ending session asks nothing any more");
     control.handle_left(at(1), old);
     assert_eq!(drain(&mut control).1, Mono::NEVER, "the new session holds the room");
     assert_eq!(control.shard_of(new), Some(ShardIndex(0)));
@@ -351,7 +349,7 @@ fn a_room_that_ends_by_itself_takes_its_sessions_along() {
     let counts = control.counts();
     assert_eq!((counts.rooms, counts.participants, counts.participants_by_shard), (0, 0, vec![0]));
     drain(&mut control);
-    control.handle_request(alice, Request::SignalRtt { rtt_ms: 1 });
+    control.handle_signal_closed(alice);
     assert!(drain(&mut control).0.is_empty());
     assert_eq!(control.counts().unknown_peers, 1);
 }

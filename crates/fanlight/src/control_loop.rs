@@ -1,12 +1,15 @@
 //! The control thread: [`Control`] between signalling connections and shards.
 
 use crate::load::LoadMeter;
-use crate::signals::SignalRouter;
 use fanlight_base::PeerKey;
+use fanlight_control::ShardIndex;
 use fanlight_control::{Control, Output};
 use fanlight_events::Event;
-use fanlight_http::backend::ToControl;
-use fanlight_shard::{Clock, Control as FromShard, Message, ShardHandle};
+use fanlight_http::backend::{Admitted, BackendError, Requests, ToControl};
+use fanlight_http::signals::SignalSender;
+use fanlight_sfu::input::Command;
+use fanlight_shard::{Clock, Control as FromShard, Message, Requested, ShardHandle, SignalSink};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -16,6 +19,12 @@ use std::time::Duration;
 const BATCH_MAX: usize = 64;
 /// Longest sleep; notes of shards wake the thread through the same queue.
 const SLEEP_MAX: Duration = Duration::from_millis(1000);
+
+/// How soon a full shard is offered its commands again.
+const RETRY_AFTER: Duration = Duration::from_millis(5);
+/// Commands kept here for a shard whose queue is full; joins for it are refused from then on. Ends are always kept: there
+/// are two for each join at most.
+const KEPT_MAX: usize = 1024;
 
 /// Everything that can happen to the control thread.
 #[derive(Debug)]
@@ -33,13 +42,54 @@ pub(crate) struct ControlLoop {
     pub(crate) control: Control,
     pub(crate) clock: Clock,
     pub(crate) inputs: Receiver<Input>,
-    pub(crate) shards: Vec<ShardHandle>,
+    pub(crate) shards: Vec<ShardLine>,
     pub(crate) load: LoadMeter,
-    pub(crate) signals: SignalRouter,
+    /// Where the signals of those go whose join is on its way to their shard.
+    pub(crate) joining: HashMap<PeerKey, SignalSender>,
     pub(crate) event: Box<dyn FnMut(Event) -> bool + Send>,
     pub(crate) drained: Box<dyn FnMut() + Send>,
     /// When this thread last turned, on the monotonic clock; health reads it.
     pub(crate) alive: Arc<AtomicU64>,
+}
+
+/// A shard, and what its queue did not take yet.
+pub(crate) struct ShardLine {
+    handle: ShardHandle,
+    requests: Requests,
+    kept: VecDeque<Message>,
+}
+
+impl ShardLine {
+    /// A line on which nothing waits.
+    pub(crate) fn new(handle: ShardHandle) -> Self {
+        let direct = handle.clone();
+        let requests = Requests::new(move |requested| {
+            let fanlight_http::backend::Requested { peer, request, credit } = requested;
+            let requested = Requested { peer, request: *request, credit: Box::new(credit) };
+            direct.request(requested).map_err(|_| BackendError::Gone)
+        });
+        Self { handle, requests, kept: VecDeque::new() }
+    }
+
+    /// Never waits, so that one shard holds up nobody on the others.
+    fn send(&mut self, message: Message) {
+        self.kept.push_back(message);
+        self.retry();
+    }
+
+    fn retry(&mut self) {
+        while let Some(message) = self.kept.pop_front() {
+            match self.handle.try_send(message) {
+                Ok(None) => {}
+                Ok(Some(message)) => {
+                    self.kept.push_front(message);
+                    return;
+                }
+                Err(error) => tracing::error!(%error, "the rooms of a shard are lost"),
+            }
+        }
+        self.kept.shrink_to(KEPT_MAX);
+    }
 }
 
 impl ControlLoop {
@@ -64,7 +114,8 @@ impl ControlLoop {
             }
             self.control.handle_timeout(now);
             let deadline = self.drain();
-            wait = deadline.min(SLEEP_MAX);
+            let behind = self.shards.iter().any(|shard| !shard.kept.is_empty());
+            wait = deadline.min(if behind { RETRY_AFTER } else { SLEEP_MAX });
         }
     }
 
@@ -76,19 +127,23 @@ impl ControlLoop {
                 let _ = reply.send(self.control.check(&room, may_create));
             }
             Input::Http(ToControl::Join { request, signals, reply }) => {
+                let shard = self.control.shard_for(&request.room);
+                let Some(line) = self.line(shard).filter(|line| line.kept.len() < KEPT_MAX) else {
+                    // The asking connection may be gone.
+                    let _ = reply.send(Err(BackendError::Overloaded));
+                    return;
+                };
+                let requests = line.requests.clone();
                 let admitted = self.control.handle_join(now, *request);
                 if let Ok(peer) = admitted {
-                    self.signals.insert(peer, signals);
+                    self.joining.insert(peer, signals);
                 }
-                if let (Err(_), Ok(peer)) = (reply.send(admitted), admitted) {
+                let answer = admitted.map(|peer| Admitted { peer, requests });
+                if let (Err(_), Ok(peer)) = (reply.send(Ok(answer)), admitted) {
                     self.control.handle_signal_closed(peer);
                 }
             }
-            Input::Http(ToControl::Request { peer, request }) => self.control.handle_request(peer, *request),
-            Input::Http(ToControl::Closed { peer }) => {
-                self.signals.remove(peer);
-                self.control.handle_signal_closed(peer);
-            }
+            Input::Http(ToControl::Closed { peer }) => self.control.handle_signal_closed(peer),
             Input::Shard(note) => self.handle_shard(note),
             Input::Shutdown => self.control.handle_shutdown(),
         }
@@ -97,27 +152,35 @@ impl ControlLoop {
     fn handle_shard(&mut self, note: FromShard) {
         let now = self.clock.now();
         match note {
-            FromShard::Left { peer, .. } => {
-                self.control.handle_left(now, peer);
-                self.end_signals(peer);
-            }
+            FromShard::Left { peer, .. } => self.control.handle_left(now, peer),
             FromShard::Active { peer } => self.control.handle_active(peer),
             FromShard::RoomClosed { room } => self.control.handle_room_closed(now, &room),
         }
     }
 
-    /// Drops the sender: what is queued is still written, then the connection closes.
-    fn end_signals(&self, peer: PeerKey) {
-        self.signals.remove(peer);
+    fn line(&self, shard: ShardIndex) -> Option<&ShardLine> {
+        self.shards.get(usize::from(shard.0))
+    }
+
+    fn message(&mut self, command: Command) -> Message {
+        let Command::Join(join) = command else { return Message::Command(command) };
+        let signals = match self.joining.remove(&join.peer) {
+            Some(sender) => SignalSink::new(move |signal| sender.try_send(signal)),
+            None => SignalSink::new(|_| false),
+        };
+        Message::Join { join, signals }
     }
 
     fn drain(&mut self) -> Duration {
+        for shard in &mut self.shards {
+            shard.retry();
+        }
         loop {
             match self.control.poll_output() {
                 Output::ToShard { shard, command } => {
-                    let Some(handle) = self.shards.get(usize::from(shard.0)) else { continue };
-                    if handle.send(Message::Command(*command)).is_err() {
-                        tracing::error!(shard = shard.0, "a media thread has ended; its rooms are lost");
+                    let message = self.message(*command);
+                    if let Some(line) = self.shards.get_mut(usize::from(shard.0)) {
+                        line.send(message);
                     }
                 }
                 Output::Event(event) => {

@@ -15,7 +15,6 @@ mod private_files;
 mod record;
 mod serve;
 mod shutdown;
-mod signals;
 mod tls;
 mod turn;
 mod wire;

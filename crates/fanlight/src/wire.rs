@@ -3,14 +3,13 @@
 use crate::client_metrics::MetricsLine;
 use crate::collector::{self, CollectorError};
 use crate::config::{self, Config, Coturn};
-use crate::control_loop::{ControlLoop, Input};
+use crate::control_loop::{ControlLoop, Input, ShardLine};
 use crate::coturn::CoturnInputs;
 use crate::external_ip;
 use crate::load::LoadMeter;
 use crate::metrics::Metrics;
 use crate::net::{self, TCP_PORT_DEFAULT};
 use crate::record::OwnRecord;
-use crate::signals::SignalRouter;
 use crate::turn::TurnPlan;
 use fanlight_base::{NodeId, Now, Protocol, Random, sid_suffix};
 use fanlight_control::{Control, ControlConfig, Limits, RoomDefaults};
@@ -29,6 +28,7 @@ use fanlight_telemetry::turn_account::{self, Identity};
 use fanlight_transport::candidate::LocalCandidate;
 use fanlight_transport::{Certificate, ClockAnchor, ufrag};
 use fanlight_turn::MediaSocket;
+use std::collections::HashMap;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -39,8 +39,8 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
-/// Inputs that may wait for the control thread, from HTTP and from shards. A trickled candidate is one input; a thousand
-/// clients joining at once make some twenty thousand. When it is full HTTP answers 503 and shards offer again.
+/// Inputs that may wait for the control thread, from HTTP and from shards. A join is some five, from the check to the end;
+/// a few thousand clients may come at once. When it is full HTTP answers 503 and shards offer again.
 const CONTROL_INPUTS_MAX: usize = 32_768;
 
 /// Life of a credential made for `rtc.turn_servers`, in seconds, as LiveKit has it.
@@ -86,13 +86,12 @@ impl Process {
         let clients = Clients::open_if_wanted(config)?;
         let events = store.sender();
         let (inputs, receiver) = sync_channel(CONTROL_INPUTS_MAX);
-        let signals = SignalRouter::default();
 
         let plan = MediaPlan::new(config, &mut random)?;
         let turn = TurnPlan::bind(config, &plan.addresses)?;
         let (media, ice_servers) = (plan.media(turn.as_ref()), ice_servers(config, turn.as_ref()));
         let gate = turn.as_ref().map(TurnPlan::gate);
-        let sinks = || sinks(signals.clone(), inputs.clone(), events.clone(), clients.as_ref());
+        let sinks = || sinks(inputs.clone(), events.clone(), clients.as_ref());
         let shards = plan.start(anchor, &mut random, gate.as_ref(), sinks)?;
         let handles: Vec<ShardHandle> = shards.iter().map(|shard| shard.handle.clone()).collect();
         let acceptor = plan.accept(handles.clone())?;
@@ -119,9 +118,9 @@ impl Process {
             control,
             clock,
             inputs: receiver,
-            shards: handles,
+            shards: handles.into_iter().map(ShardLine::new).collect(),
             load: LoadMeter::new(&shards),
-            signals,
+            joining: HashMap::new(),
             event: event_sink(events),
             drained: once(say_drained),
             alive: Arc::clone(&alive),
@@ -402,14 +401,8 @@ impl MediaPlan {
     }
 }
 
-fn sinks(
-    signals: SignalRouter,
-    inputs: SyncSender<Input>,
-    events: EventSender,
-    clients: Option<&Clients>,
-) -> Sinks {
+fn sinks(inputs: SyncSender<Input>, events: EventSender, clients: Option<&Clients>) -> Sinks {
     Sinks {
-        signal: Box::new(move |peer, signal| signals.deliver(peer, signal)),
         control: Box::new(move |note| match inputs.try_send(Input::Shard(note)) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
             Err(TrySendError::Full(Input::Shard(note))) => Err(note),

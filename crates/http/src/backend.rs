@@ -7,10 +7,10 @@ mod reports;
 
 pub use reports::{ClientReports, NotStored, ReportSink, Stored, Storing};
 
+use crate::signals::SignalSender;
 use fanlight_base::PeerKey;
 use fanlight_control::{JoinError, JoinRequest};
 use fanlight_sfu::input::Request;
-use fanlight_sfu::output::Signal;
 use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject, StoredReport};
 use fanlight_telemetry::collector::sides::ClientSides;
 use fanlight_telemetry::turn_account::usage::{By, Price, Usage};
@@ -19,11 +19,7 @@ use fanlight_telemetry::turn_query::{Filter, Page, Slice};
 use serde_json::Value;
 use std::fmt;
 use std::sync::Arc;
-use tokio::sync::{Semaphore, mpsc, oneshot};
-
-/// Signals that may wait for one WebSocket. A full update of a large room is one signal; a client that is this far
-/// behind is closed and joins anew.
-pub const SIGNALS_MAX: usize = 512;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// A message for the control thread.
 #[derive(Debug)]
@@ -42,22 +38,59 @@ pub enum ToControl {
         /// The request.
         request: Box<JoinRequest>,
         /// Where its signals go; dropped when the session is over.
-        signals: mpsc::Sender<Signal>,
+        signals: SignalSender,
         /// Where the answer goes.
-        reply: oneshot::Sender<Result<PeerKey, JoinError>>,
+        reply: oneshot::Sender<Result<Result<Admitted, JoinError>, BackendError>>,
     },
-    /// A request of a participant.
-    Request {
-        /// Who asks.
-        peer: PeerKey,
-        /// What.
-        request: Box<Request>,
-    },
-    /// A signalling connection is gone.
+    /// A signalling connection is gone, and the shard has handled its last request.
     Closed {
         /// Whose.
         peer: PeerKey,
     },
+}
+
+/// A participant is let in.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Its name in this process.
+    pub peer: PeerKey,
+    /// Where its requests go.
+    pub requests: Requests,
+}
+
+/// A request on its way to a shard.
+#[derive(Debug)]
+pub struct Requested {
+    /// Who asks.
+    pub peer: PeerKey,
+    /// What.
+    pub request: Box<Request>,
+    /// A part of the connection's credit, dropped when the shard has handled the request.
+    pub credit: OwnedSemaphorePermit,
+}
+
+/// A way to the shard of a room; never waits.
+#[derive(Clone)]
+pub struct Requests {
+    send: Arc<dyn Fn(Requested) -> Result<(), BackendError> + Send + Sync>,
+}
+
+impl fmt::Debug for Requests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Requests")
+    }
+}
+
+impl Requests {
+    /// `send` hands a request to a shard and must not wait: the credits of connections bound the shard's queue.
+    pub fn new(send: impl Fn(Requested) -> Result<(), BackendError> + Send + Sync + 'static) -> Self {
+        Self { send: Arc::new(send) }
+    }
+
+    /// Hands a request over.
+    pub fn send(&self, requested: Requested) -> Result<(), BackendError> {
+        (self.send)(requested)
+    }
 }
 
 /// A way to the control thread; never waits.
@@ -104,16 +137,11 @@ impl Backend {
     pub async fn join(
         &self,
         request: Box<JoinRequest>,
-        signals: mpsc::Sender<Signal>,
-    ) -> Result<Result<PeerKey, JoinError>, BackendError> {
+        signals: SignalSender,
+    ) -> Result<Result<Admitted, JoinError>, BackendError> {
         let (reply, answer) = oneshot::channel();
         self.send(ToControl::Join { request, signals, reply })?;
-        answer.await.map_err(|_| BackendError::Gone)
-    }
-
-    /// Passes a request on.
-    pub fn request(&self, peer: PeerKey, request: Box<Request>) -> Result<(), BackendError> {
-        self.send(ToControl::Request { peer, request })
+        answer.await.map_err(|_| BackendError::Gone)?
     }
 
     /// Says that the signalling connection is gone. Retried by the caller's drop guard when the queue is full.

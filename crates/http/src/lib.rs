@@ -13,6 +13,7 @@ mod meet;
 mod metrics;
 mod page;
 mod rtc;
+pub mod signals;
 mod stream;
 mod tally;
 

@@ -1,7 +1,8 @@
 //! Signalling over WebSocket: one task for each connection, around one pure `Session`.
 
 use crate::app::App;
-use crate::backend::{Backend, SIGNALS_MAX};
+use crate::backend::{Admitted, Backend, BackendError, Requested, Requests};
+use crate::signals::{self, SignalReceiver};
 use axum::body::Body;
 use axum::extract::WebSocketUpgrade;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
@@ -9,11 +10,14 @@ use axum::http::Response;
 use fanlight_base::PeerKey;
 use fanlight_livekit::admission::{self, Admission};
 use fanlight_livekit::http_rules::Answer;
+use fanlight_livekit::pace;
 use fanlight_livekit::session::{Action, Frame, MESSAGE_BYTES_MAX, Session, SessionSetup};
+use fanlight_sfu::input::Request;
 use fanlight_sfu::output::Signal;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 /// A WebSocket ping from us, as often as LiveKit sends one; answers are not required.
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -24,6 +28,9 @@ const SEND_WITHIN: Duration = Duration::from_secs(10);
 /// What a connection reads at a time, kept as long as it lives: most messages are shorter, and the library's own 128 KiB
 /// would be two thirds of an idle participant's memory.
 const READ_BUFFER_BYTES: usize = 4096;
+/// Cost of what one connection may have in its shard's queue: sixteen small requests, or one description. What comes behind
+/// waits in the socket, so that a connection that floods adds no more than this to the wait of others.
+const CREDIT: u32 = 32 << 10;
 /// How long a full control queue is waited for when a connection ends.
 const CLOSE_RETRY: Duration = Duration::from_millis(100);
 
@@ -34,14 +41,15 @@ pub(crate) async fn join(
     admission: Admission,
 ) -> Result<Response<Body>, Answer> {
     let Admission { request, session } = admission;
-    let (sender, mut signals) = mpsc::channel(SIGNALS_MAX);
-    let peer = match app.backend.join(Box::new(request), sender).await {
-        Ok(Ok(peer)) => peer,
+    let (sender, mut signals) = signals::queue();
+    let Admitted { peer, requests } = match app.backend.join(Box::new(request), sender).await {
+        Ok(Ok(admitted)) => admitted,
         Ok(Err(refusal)) => return Err(admission::refused(refusal)),
         Err(error) => return Err(Answer::text(503, error.to_string())),
     };
     // From here on the session ends when this is dropped, whatever happens to the request.
-    let guard = Peer { key: peer, backend: app.backend.clone() };
+    let credit = Arc::new(Semaphore::new(CREDIT as usize));
+    let guard = Peer { key: peer, backend: app.backend.clone(), requests, credit };
     let Ok(Some(first @ Signal::Joined(_))) = timeout(JOIN_WITHIN, signals.recv()).await else {
         return Err(Answer::text(500, "connection closed by media"));
     };
@@ -51,9 +59,10 @@ pub(crate) async fn join(
         .max_frame_size(MESSAGE_BYTES_MAX)
         .read_buffer_size(READ_BUFFER_BYTES);
     Ok(upgrade.on_upgrade(move |socket| async move {
-        let mut connection = Connection { app, socket, session: Session::new(session), peer: Some(guard) };
+        let session = Session::new(session);
+        let mut connection = Connection { app, socket, session, signals, peer: Some(guard) };
         if connection.signal(first).await.is_continue() {
-            connection.run(signals).await;
+            connection.run().await;
         }
     }))
 }
@@ -64,27 +73,42 @@ pub(crate) fn refuse_resume(app: &App, upgrade: WebSocketUpgrade, setup: Session
     upgrade.on_upgrade(move |socket| async move {
         let mut session = Session::new(setup);
         let actions = session.refuse_resume();
-        let mut connection = Connection { app, socket, session, peer: None };
+        let (_, signals) = signals::queue();
+        let mut connection = Connection { app, socket, session, signals, peer: None };
         // The connection ends here either way.
-        let _ = connection.perform(actions).await;
+        let _ = connection.perform(actions, 0).await;
     })
 }
 
-/// Tells `control` of the end of a connection when dropped.
+/// Tells `control` of the end of a connection when dropped, after the shard has handled its last request.
 struct Peer {
     key: PeerKey,
     backend: Backend,
+    requests: Requests,
+    credit: Arc<Semaphore>,
+}
+
+impl Peer {
+    /// Waits until the shard has handled enough of what this connection asked before.
+    async fn request(&self, request: Box<Request>, cost: u32) -> Result<(), BackendError> {
+        let waits = Arc::clone(&self.credit).acquire_many_owned(cost.min(CREDIT));
+        let credit = waits.await.map_err(|_| BackendError::Gone)?;
+        self.requests.send(Requested { peer: self.key, request, credit })
+    }
 }
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        if self.backend.closed(self.key) != Err(crate::backend::BackendError::Overloaded) {
+        let idle = self.credit.available_permits() == CREDIT as usize;
+        if idle && self.backend.closed(self.key) != Err(BackendError::Overloaded) {
             return;
         }
-        let (key, backend) = (self.key, self.backend.clone());
+        let (key, backend, credit) = (self.key, self.backend.clone(), Arc::clone(&self.credit));
         tokio::spawn(async move {
-            while backend.closed(key) == Err(crate::backend::BackendError::Overloaded) {
-                tokio::time::sleep(CLOSE_RETRY).await;
+            // A semaphore that is never closed always grants.
+            let _ = credit.acquire_many(CREDIT).await;
+            while backend.closed(key) == Err(BackendError::Overloaded) {
+                sleep(CLOSE_RETRY).await;
             }
         });
     }
@@ -94,23 +118,26 @@ struct Connection {
     app: App,
     socket: WebSocket,
     session: Session,
+    signals: SignalReceiver,
     peer: Option<Peer>,
 }
 
 type Flow = std::ops::ControlFlow<()>;
 
 impl Connection {
-    async fn run(&mut self, mut signals: mpsc::Receiver<Signal>) {
+    async fn run(&mut self) {
         let mut pings = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let wait = self.session.wait((self.app.now)());
             let flow = tokio::select! {
-                signal = signals.recv() => match signal {
+                signal = self.signals.recv() => match signal {
                     Some(signal) => self.signal(signal).await,
                     // The session is over, or this client read too slowly.
                     None => self.close().await,
                 },
-                message = self.socket.recv() => match message {
+                () = sleep(wait), if !wait.is_zero() => Flow::Continue(()),
+                message = self.socket.recv(), if wait.is_zero() => match message {
                     Some(Ok(message)) => self.message(message).await,
                     Some(Err(_)) | None => Flow::Break(()),
                 },
@@ -126,26 +153,30 @@ impl Connection {
         let frame = match message {
             Message::Binary(bytes) => Frame::Binary(bytes.into()),
             Message::Text(text) => Frame::Text(text.as_str().to_owned()),
-            Message::Ping(_) | Message::Pong(_) => return Flow::Continue(()),
+            Message::Ping(_) | Message::Pong(_) => {
+                self.session.handle_ping((self.app.now)());
+                return Flow::Continue(());
+            }
             Message::Close(_) => return Flow::Break(()),
         };
         let now = (self.app.now)();
         let actions = self.session.handle_frame(&self.app.server, now, &frame);
-        self.perform(actions).await
+        self.perform(actions, frame.len()).await
     }
 
     async fn signal(&mut self, signal: Signal) -> Flow {
         let now = (self.app.now)();
         let actions = self.session.handle_signal(&self.app.server, now, signal);
-        self.perform(actions).await
+        self.perform(actions, 0).await
     }
 
-    async fn perform(&mut self, actions: Vec<Action>) -> Flow {
+    /// Does what the session says about a message of so many bytes.
+    async fn perform(&mut self, actions: Vec<Action>, bytes: usize) -> Flow {
         for action in actions {
             let flow = match action {
                 Action::Send(Frame::Binary(bytes)) => self.send(Message::Binary(bytes.into())).await,
                 Action::Send(Frame::Text(text)) => self.send(Message::Text(text.into())).await,
-                Action::Request(request) => self.request(request),
+                Action::Request(request) => self.request(request, bytes).await,
                 Action::Close => self.close().await,
             };
             if flow.is_break() {
@@ -155,11 +186,17 @@ impl Connection {
         Flow::Continue(())
     }
 
-    /// A request that does not fit ends the connection: the client joins anew, nothing is lost silently.
-    fn request(&self, request: Box<fanlight_sfu::input::Request>) -> Flow {
-        match self.peer.as_ref().map(|peer| peer.backend.request(peer.key, request)) {
-            Some(Ok(())) | None => Flow::Continue(()),
-            Some(Err(error)) => {
+    async fn request(&mut self, request: Box<Request>, bytes: usize) -> Flow {
+        let Some(peer) = &self.peer else { return Flow::Continue(()) };
+        let description = matches!(*request, Request::Offer { .. } | Request::Answer { .. });
+        let asking = peer.request(request, pace::cost(bytes, description));
+        let asked = tokio::select! {
+            asked = asking => asked,
+            () = self.signals.gather() => Ok(()),
+        };
+        match asked {
+            Ok(()) => Flow::Continue(()),
+            Err(error) => {
                 tracing::warn!(%error, "a signalling request could not be passed on");
                 Flow::Break(())
             }
@@ -167,7 +204,11 @@ impl Connection {
     }
 
     async fn send(&mut self, message: Message) -> Flow {
-        match timeout(SEND_WITHIN, self.socket.send(message)).await {
+        let sent = tokio::select! {
+            sent = timeout(SEND_WITHIN, self.socket.send(message)) => sent,
+            () = self.signals.gather() => Ok(Ok(())),
+        };
+        match sent {
             Ok(Ok(())) => Flow::Continue(()),
             Ok(Err(_)) | Err(_) => Flow::Break(()),
         }

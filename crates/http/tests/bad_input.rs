@@ -5,7 +5,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
 use fanlight_base::{Now, PeerKey, Redacted};
 use fanlight_control::{JoinRequest, Limits};
-use fanlight_http::backend::{Backend, Record, RecordError, Records, Series, Span, ToControl};
+use fanlight_http::backend::{
+    Admitted, Backend, Record, RecordError, Records, Requests, Series, Span, ToControl,
+};
+use fanlight_http::signals::SignalSender;
 use fanlight_http::{App, Gate, serve};
 use fanlight_livekit::server::Server;
 use fanlight_livekit::session::MESSAGE_BYTES_MAX;
@@ -23,7 +26,6 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::mpsc;
 
 #[path = "bad_input/floods.rs"]
 mod floods;
@@ -39,7 +41,7 @@ const PING: &[u8] = &[0x70, 5];
 /// What the rest of the process was told.
 #[derive(Default)]
 struct Told {
-    signals: Vec<mpsc::Sender<Signal>>,
+    signals: Vec<SignalSender>,
     closed: Vec<PeerKey>,
 }
 
@@ -270,11 +272,11 @@ fn backend(told: Arc<Mutex<Told>>) -> Backend {
             }
             ToControl::Join { request, signals, reply } => {
                 let peer = PeerKey(told.signals.len() as u64);
-                signals.try_send(Signal::Joined(Box::new(joined(&request)))).unwrap();
+                assert!(signals.try_send(Signal::Joined(Box::new(joined(&request)))));
                 told.signals.push(signals);
-                let _ = reply.send(Ok(peer));
+                let requests = Requests::new(|_| Ok(()));
+                let _ = reply.send(Ok(Ok(Admitted { peer, requests })));
             }
-            ToControl::Request { .. } => {}
             ToControl::Closed { peer } => told.closed.push(peer),
         }
         Ok(())

@@ -12,6 +12,7 @@ pub mod fuzzing;
 pub mod head;
 pub mod http_rules;
 pub mod join_request;
+pub mod pace;
 pub mod server;
 pub mod session;
 pub mod token;

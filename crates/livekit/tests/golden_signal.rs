@@ -244,7 +244,7 @@ fn ours(recorded: &Said) -> Option<Vec<Value>> {
             say(setup, now, Signal::Joined(Box::new(joined)))
         }
         Said::Update(update) => {
-            let infos = update.participants.iter().map(participant).collect();
+            let infos = update.participants.iter().map(participant).map(model::SharedInfo::new).collect();
             say(setup(17), now, Signal::Participants(infos))
         }
         Said::RoomUpdate(update) => {

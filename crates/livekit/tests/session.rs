@@ -8,7 +8,8 @@ use fanlight_livekit::session::{Action, Frame, MESSAGE_BYTES_MAX, Session, Sessi
 use fanlight_livekit::token::{Grants, VideoGrant};
 use fanlight_sfu::input::{Quirks, Request};
 use fanlight_sfu::model::{
-    DisconnectReason, Kind, ParticipantInfo, ParticipantKind, ParticipantState, Permission, Source, TrackInfo,
+    DisconnectReason, Kind, ParticipantInfo, ParticipantKind, ParticipantState, Permission, SharedInfo,
+    Source, TrackInfo,
 };
 use fanlight_sfu::output::{LeaveAction, RequestReason, Signal};
 use livekit_protocol as proto;
@@ -368,7 +369,7 @@ fn a_resume_is_refused_and_the_connection_closed() {
 #[test]
 fn large_updates_are_split() {
     let server = support::server(Default::default());
-    let infos: Vec<ParticipantInfo> = (0..10).map(|_| participant("m".repeat(50_000))).collect();
+    let infos = (0..10).map(|_| SharedInfo::new(participant("m".repeat(50_000)))).collect();
     let actions = Session::new(setup()).handle_signal(&server, support::NOW, Signal::Participants(infos));
     assert_eq!(actions.len(), 5);
     let mut participants = 0;

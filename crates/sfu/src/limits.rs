@@ -102,6 +102,14 @@ pub const HANDSHAKE_DATAGRAM_BYTES_MAX: usize = 2048;
 /// Changes of participants that do not publish are told in batches (livekit.md §1.9).
 pub const UPDATE_INTERVAL: Duration = Duration::from_secs(3);
 
+/// A participant's changes are told at most this often: name, metadata, attributes, mute, layers, SSRCs. The newest state is
+/// told then.
+pub const CHANGES_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Tracks that begin or end are told at once, before their media, as long as a participant has no more than so many of
+/// them within [`CHANGES_INTERVAL`] each: a client publishes camera, microphone and two tracks of its screen at once.
+pub const TRACKS_AT_ONCE_MAX: u32 = 8;
+
 /// The room's counts are told at most this often (livekit.md §1.9).
 pub const COUNTS_INTERVAL: Duration = Duration::from_secs(5);
 

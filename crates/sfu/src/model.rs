@@ -190,6 +190,10 @@ pub struct Permission {
     pub can_subscribe_metrics: bool,
 }
 
+/// A participant as it is told, made once for each change and shared by all who hear of it.
+#[expect(clippy::disallowed_types, reason = "the payload of an update: as many receivers as a room has")]
+pub type SharedInfo = std::sync::Arc<ParticipantInfo>;
+
 /// A participant as it is told to clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParticipantInfo {
@@ -225,6 +229,16 @@ pub struct ParticipantInfo {
     pub client_protocol: i32,
     /// LiveKit `ClientInfo.Capability` numbers, echoed.
     pub capabilities: Vec<i32>,
+}
+
+impl ParticipantInfo {
+    /// About how much memory it takes, bytes.
+    pub fn bytes(&self) -> usize {
+        let attributes = self.attributes.iter().map(|(key, value)| key.len() + value.len() + ENTRY_BYTES);
+        let tracks = self.tracks.iter().map(TrackInfo::bytes);
+        let texts = self.name.len() + self.metadata.len();
+        size_of::<Self>() + texts + attributes.sum::<usize>() + tracks.sum::<usize>()
+    }
 }
 
 /// One encoding of a video track.
@@ -321,3 +335,16 @@ pub struct TrackInfo {
     /// LiveKit `BackupCodecPolicy`.
     pub backup_codec_policy: i32,
 }
+
+impl TrackInfo {
+    /// About how much memory it takes, bytes.
+    pub fn bytes(&self) -> usize {
+        let layers = self.layers.len() + self.codecs.iter().map(|codec| codec.layers.len()).sum::<usize>();
+        let texts = self.name.len() + self.stream.len() + self.mid.len();
+        let codecs = self.codecs.len() * (size_of::<CodecInfo>() + ENTRY_BYTES);
+        size_of::<Self>() + texts + codecs + layers * (size_of::<VideoLayer>() + ENTRY_BYTES)
+    }
+}
+
+/// What a small text or an entry of a map takes beside its content, about.
+const ENTRY_BYTES: usize = 48;

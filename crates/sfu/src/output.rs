@@ -1,7 +1,7 @@
 //! What an [`Sfu`](crate::Sfu) says to the outside: a closed list of small values.
 
 use crate::input::{AddTrack, Target};
-use crate::model::{DisconnectReason, ParticipantInfo, RoomInfo, TrackInfo};
+use crate::model::{DisconnectReason, ParticipantInfo, RoomInfo, SharedInfo, TrackInfo};
 use fanlight_base::{Identity, Mono, ParticipantSid, PeerKey, RoomName, RoomSid, TrackSid};
 use fanlight_events::Event;
 
@@ -141,7 +141,7 @@ pub enum Signal {
         last: bool,
     },
     /// Participants that changed, for `update`.
-    Participants(Vec<ParticipantInfo>),
+    Participants(Vec<SharedInfo>),
     /// The room changed.
     Room(Box<RoomInfo>),
     /// A track may be sent now.
@@ -203,6 +203,51 @@ pub enum Signal {
         /// What to do.
         action: LeaveAction,
     },
+}
+
+impl Signal {
+    /// About how much memory it takes, bytes; shared parts count in full.
+    pub fn bytes(&self) -> usize {
+        let content = match self {
+            Self::Joined(joined) => {
+                let infos = joined.others.iter().chain([&joined.participant]);
+                joined.room.config.metadata.len() + infos.map(ParticipantInfo::bytes).sum::<usize>()
+            }
+            Self::Answer { sdp, mid_to_track, .. } | Self::Offer { sdp, mid_to_track, .. } => {
+                sdp.len() + size_of_val(mid_to_track.as_slice())
+            }
+            Self::Participants(infos) => infos.iter().map(|info| info.bytes()).sum(),
+            Self::Room(info) => info.config.metadata.len(),
+            Self::TrackPublished { track, .. } => track.bytes(),
+            Self::StreamState { streams } => size_of_val(streams.as_slice()),
+            Self::RequestResponse { message, request, .. } => message.len() + request.bytes(),
+            Self::RefreshToken(info) => info.bytes(),
+            Self::Trickle { .. }
+            | Self::TrackUnpublished(_)
+            | Self::TrackSubscribed(_)
+            | Self::SubscriptionPermission { .. }
+            | Self::SubscriptionFailed { .. }
+            | Self::MediaSections { .. }
+            | Self::Leave { .. } => 0,
+        };
+        content + SIGNAL_BYTES
+    }
+}
+
+/// What a signal takes beside its content, about.
+const SIGNAL_BYTES: usize = 256;
+
+impl EchoedRequest {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::UpdateMetadata { name, metadata, attributes } => {
+                let attributes = attributes.iter().map(|(key, value)| key.len() + value.len());
+                name.len() + metadata.len() + attributes.sum::<usize>()
+            }
+            Self::AddTrack(_) => size_of::<AddTrack>(),
+            Self::None | Self::Mute { .. } | Self::Trickle { .. } => 0,
+        }
+    }
 }
 
 /// The request a [`Signal::RequestResponse`] carries back.

@@ -10,6 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) enum Timer {
     /// A transport wants to be driven (ICE, DTLS, SCTP).
     Transport(TransportId),
+    /// What a participant changed since it was last told is to be told.
+    Changes(PeerKey),
+    /// Subscribers are to be brought in line with the participant's allow list.
+    AllowList(PeerKey),
     /// Participants that do not publish have changed: tell everybody.
     Updates,
     /// Count participants and publishers anew.

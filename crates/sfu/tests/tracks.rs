@@ -56,7 +56,7 @@ fn last_info(world: &World, peer: u64, of: &str) -> Option<ParticipantInfo> {
         Signal::Participants(infos) => Some(infos),
         _ => None,
     });
-    updates.flatten().filter(|info| info.sid.as_str() == of).last().cloned()
+    updates.flatten().filter(|info| info.sid.as_str() == of).last().map(|info| ParticipantInfo::clone(info))
 }
 
 fn samples(world: &World, participant: &str, direction: Direction) -> Vec<TrackSample> {

@@ -22,4 +22,6 @@ pub use counters::{
 };
 pub use turn::{ShardOf, TurnError, TurnGate, TurnListen, TurnSockets, TurnThread};
 pub use udp::{Endpoint, UdpError, bind as bind_udp};
-pub use worker::{Control, Message, MetricsSink, Shard, ShardError, ShardHandle, Sinks};
+pub use worker::{
+    Control, Message, MetricsSink, Requested, Shard, ShardError, ShardHandle, SignalSink, Sinks,
+};

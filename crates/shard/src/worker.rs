@@ -10,23 +10,26 @@ use crate::udp::{Endpoint, ReceiveBuffer, Udp, UdpError, kernel_drops};
 use fanlight_base::{Addresses, Mono, Now, PeerKey, Protocol, RoomSid, SendBatch};
 use fanlight_events::Event;
 use fanlight_sfu::Sfu;
-use fanlight_sfu::input::Command;
+use fanlight_sfu::input::{Command, Join, Request};
 use fanlight_sfu::model::DisconnectReason;
 use fanlight_sfu::output::{ClientMetrics, Output, Signal};
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SendError, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{
+    Receiver, SendError, Sender, SyncSender, TryRecvError, TrySendError, channel, sync_channel,
+};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Commands that may wait for the shard; the sender waits when there are more. A join is three commands, and a shard
-/// takes a few hundred joins a second.
+/// Commands that may wait for the shard; a sender keeps what does not fit. A join is three commands, and a shard takes a
+/// few hundred joins a second.
 const COMMANDS_MAX: usize = 4096;
-/// What the commands of one turn may cost (`Command::cost`), so that media waits at most some milliseconds for them: 64 small
+/// What the commands of one turn may cost (`Command::cost`), and requests as much, so that media waits at most some milliseconds for them: 64 small
 /// ones, or one description of any size.
 const COMMANDS_COST_PER_TURN: u32 = 64;
 /// Runs taken from the TURN thread in one turn: at most as many packets as from a busy socket.
@@ -53,6 +56,13 @@ const FIRST_CONNECTION: usize = 1 << 16;
 pub enum Message {
     /// For the core.
     Command(Command),
+    /// A participant comes in.
+    Join {
+        /// For the core.
+        join: Box<Join>,
+        /// Where its signals go until its session is over.
+        signals: SignalSink,
+    },
     /// An ICE-TCP connection and what was already read from it.
     Connection {
         /// Non-blocking.
@@ -68,6 +78,32 @@ pub enum Message {
     },
     /// Ends the thread after one last drain.
     Stop,
+}
+
+/// A request of a participant, from its signalling connection.
+pub struct Requested {
+    /// Who asks.
+    pub peer: PeerKey,
+    /// What.
+    pub request: Request,
+    /// Dropped when the request is handled: only then its connection may ask for more. It bounds the queue.
+    pub credit: Box<dyn Send>,
+}
+
+/// Takes the signals of one participant.
+pub struct SignalSink(Box<dyn FnMut(Signal) -> bool + Send>);
+
+impl SignalSink {
+    /// `deliver` must not wait; `false` when the connection is gone or too slow, and then it is dropped.
+    pub fn new(deliver: impl FnMut(Signal) -> bool + Send + 'static) -> Self {
+        Self(Box::new(deliver))
+    }
+}
+
+impl fmt::Debug for SignalSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SignalSink")
+    }
 }
 
 /// What a shard tells `control`.
@@ -97,8 +133,6 @@ pub type MetricsSink = Box<dyn FnMut(ClientMetrics) + Send>;
 
 /// Where a shard's outputs go. None of these may wait.
 pub struct Sinks {
-    /// A signal for a connection; `false` when it is gone or too slow.
-    pub signal: Box<dyn FnMut(PeerKey, Signal) -> bool + Send>,
     /// For `control`; gives the value back when its queue is full, and gets it again in the next turn.
     pub control: Box<dyn FnMut(Control) -> Result<(), Control> + Send>,
     /// For the store; `false` when its queue is full.
@@ -122,6 +156,7 @@ pub enum ShardError {
 #[derive(Debug, Clone)]
 pub struct ShardHandle {
     messages: SyncSender<Message>,
+    requests: Sender<Requested>,
     waker: Arc<Waker>,
     /// What came in by TURN.
     pub(crate) relayed: Way<Relayed>,
@@ -136,6 +171,21 @@ impl ShardHandle {
     /// Hands a stranger's connection over, unless the queue is full: commands go first.
     pub(crate) fn offer(&self, connection: Message) -> bool {
         self.messages.try_send(connection).is_ok() && self.waker.wake().is_ok()
+    }
+
+    /// Hands a participant's request over. Never waits: the credits of the connections bound the queue.
+    pub fn request(&self, requested: Requested) -> Result<(), Gone> {
+        self.requests.send(requested).map_err(|SendError(_)| Gone)?;
+        self.waker.wake().map_err(|_| Gone)
+    }
+
+    /// Hands a message over unless the queue is full: then it comes back.
+    pub fn try_send(&self, message: Message) -> Result<Option<Message>, Gone> {
+        match self.messages.try_send(message) {
+            Ok(()) => self.waker.wake().map(|()| None).map_err(|_| Gone),
+            Err(TrySendError::Full(message)) => Ok(Some(message)),
+            Err(TrySendError::Disconnected(_)) => Err(Gone),
+        }
     }
 
     /// Hands a message over; waits while the queue is full.
@@ -176,6 +226,7 @@ impl Shard {
         }
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let (sender, messages) = sync_channel(COMMANDS_MAX);
+        let (requests, requested) = channel();
         let (relayed, from_turn) = Way::new(Arc::clone(&waker));
         let (counters, load) = (Counters::default(), Load::default());
         let worker = Worker {
@@ -190,6 +241,8 @@ impl Shard {
             by_host: BTreeMap::new(),
             next_connection: FIRST_CONNECTION,
             messages,
+            requested,
+            lines: FxHashMap::default(),
             batch: SendBatch::new(),
             sinks,
             undelivered: VecDeque::new(),
@@ -203,7 +256,12 @@ impl Shard {
             more: Vec::new(),
         };
         let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
-        Ok(Self { handle: ShardHandle { messages: sender, waker, relayed }, counters, load, thread })
+        Ok(Self {
+            handle: ShardHandle { messages: sender, requests, waker, relayed },
+            counters,
+            load,
+            thread,
+        })
     }
 
     /// Ends the thread and waits for it; `false` when it had panicked.
@@ -247,6 +305,9 @@ struct Worker {
     by_host: BTreeMap<IpAddr, usize>,
     next_connection: usize,
     messages: Receiver<Message>,
+    requested: Receiver<Requested>,
+    /// Signalling connections of the participants.
+    lines: FxHashMap<PeerKey, SignalSink>,
     batch: SendBatch,
     sinks: Sinks,
     /// Bounded by what it holds: at most two values for a peer, one for a room.
@@ -285,6 +346,7 @@ impl Worker {
             let now = self.clock.now();
             self.counters.turns += 1;
             let stop = self.take_messages(now);
+            self.take_requests(now);
             self.take_relayed(now);
             let ready = ready(&mut self.more, &events);
             for token in ready {
@@ -311,6 +373,15 @@ impl Worker {
             cost = cost.saturating_add(1);
             match self.messages.try_recv() {
                 Ok(Message::Command(command)) => {
+                    if let Command::SignalClosed { peer } = &command {
+                        self.lines.remove(peer);
+                    }
+                    cost = cost.saturating_add(command.cost() - 1);
+                    self.sfu.handle_command(now, command);
+                }
+                Ok(Message::Join { join, signals }) => {
+                    self.lines.insert(join.peer, signals);
+                    let command = Command::Join(join);
                     cost = cost.saturating_add(command.cost() - 1);
                     self.sfu.handle_command(now, command);
                 }
@@ -325,6 +396,19 @@ impl Worker {
         }
         self.hurry = true;
         false
+    }
+
+    /// Feeds waiting requests to the core. No connection has more in the queue than its credit, so the queue is fair.
+    fn take_requests(&mut self, now: Now) {
+        let mut cost = 0_u32;
+        while cost < COMMANDS_COST_PER_TURN {
+            let Ok(Requested { peer, request, credit }) = self.requested.try_recv() else { return };
+            let command = Command::Request { peer, request };
+            cost = cost.saturating_add(command.cost());
+            self.sfu.handle_command(now, command);
+            drop(credit);
+        }
+        self.hurry = true;
     }
 
     /// Takes a connection over; false when its first check proved nothing.
@@ -462,7 +546,7 @@ impl Worker {
         loop {
             match self.sfu.poll_output(&mut self.batch) {
                 Output::Signal(peer, signal) => {
-                    if !(self.sinks.signal)(peer, *signal) {
+                    if !self.deliver(peer, *signal) {
                         self.counters.signals_refused += 1;
                     }
                 }
@@ -476,13 +560,26 @@ impl Worker {
                         sink(*metrics);
                     }
                 }
-                Output::Left { peer, reason } => self.tell(Control::Left { peer, reason }),
+                Output::Left { peer, reason } => {
+                    // What is queued is still written, then the connection closes.
+                    self.lines.remove(&peer);
+                    self.tell(Control::Left { peer, reason });
+                }
                 Output::Active { peer } => self.tell(Control::Active { peer }),
                 Output::RoomClosed { room } => self.tell(Control::RoomClosed { room: *room }),
                 Output::Transmit => self.flush(),
                 Output::Timeout(deadline, _why) => return deadline,
             }
         }
+    }
+
+    /// A connection that does not take its signals is given up, so that its client joins anew.
+    fn deliver(&mut self, peer: PeerKey, signal: Signal) -> bool {
+        let taken = self.lines.get_mut(&peer).is_some_and(|line| (line.0)(signal));
+        if !taken {
+            self.lines.remove(&peer);
+        }
+        taken
     }
 
     fn tell(&mut self, note: Control) {

@@ -8,7 +8,9 @@ use fanlight_sfu::input::{Command, Join, Layout, Quirks, Request};
 use fanlight_sfu::model::{DisconnectReason, ParticipantKind, Permission, RoomConfig};
 use fanlight_sfu::output::Signal;
 use fanlight_sfu::{Sfu, SfuConfig, TextLimits};
-use fanlight_shard::{Acceptor, Clock, Control, Message, Shard, ShardHandle, Sinks, bind_udp};
+use fanlight_shard::{
+    Acceptor, Clock, Control, Message, Requested, Shard, ShardHandle, SignalSink, Sinks, bind_udp,
+};
 use fanlight_transport::candidate::LocalCandidate;
 use fanlight_transport::negotiate::RemoteTransport;
 use fanlight_transport::sdp::SessionDescription;
@@ -38,6 +40,7 @@ struct Server {
     shards: Vec<Shard>,
     acceptor: Acceptor,
     tcp: SocketAddr,
+    say: Queue<Said>,
     said: Receiver<Said>,
 }
 
@@ -56,7 +59,7 @@ impl Server {
         let shards: Vec<Shard> =
             (0..2).map(|shard| start_shard(shard, anchor, tcp, &certificate, &say)).collect();
         handles.set(shards.iter().map(|shard| shard.handle.clone()).collect()).expect("once");
-        Self { shards, acceptor, tcp, said }
+        Self { shards, acceptor, tcp, say, said }
     }
 
     /// Makes a room on a shard and joins it; the answer is the server's offer on the subscriber connection.
@@ -64,7 +67,9 @@ impl Server {
         let handle = &self.shards[shard].handle;
         let room = format!("RM_{shard}");
         handle.send(Message::Command(Command::CreateRoom(Box::new(room_config(&room))))).expect("alive");
-        handle.send(Message::Command(Command::Join(Box::new(join(peer, &room))))).expect("alive");
+        let say = self.say.clone();
+        let signals = SignalSink::new(move |signal| say.send(Said::Signal(peer, signal)).is_ok());
+        handle.send(Message::Join { join: Box::new(join(peer, &room)), signals }).expect("alive");
         loop {
             match self.said.recv_timeout(PATIENCE).expect("an offer") {
                 Said::Signal(to, Signal::Offer { sdp, .. }) if to == peer => {
@@ -99,9 +104,8 @@ fn start_shard(
         texts: TextLimits::default(),
         envelope: DataEnvelope { route: no_data },
     });
-    let (signals, notes) = (say.clone(), say.clone());
+    let notes = say.clone();
     let sinks = Sinks {
-        signal: Box::new(move |peer, signal| signals.send(Said::Signal(peer, signal)).is_ok()),
         control: Box::new(move |note| {
             if let Control::Active { peer } = note {
                 let _ = notes.send(Said::Active { shard, peer });
@@ -277,7 +281,7 @@ fn one_port_leads_to_the_shard_whose_session_it_is() {
         let (mut client, answer) = Client::answer(server.tcp, &offer);
         let request = Request::Answer { id: 1, sdp: Box::new(answer) };
         let handle = &server.shards[shard].handle;
-        handle.send(Message::Command(Command::Request { peer, request })).expect("alive");
+        handle.request(Requested { peer, request, credit: Box::new(()) }).expect("alive");
         let end = Instant::now() + PATIENCE;
         let active = loop {
             assert!(Instant::now() < end, "not connected");

@@ -232,8 +232,7 @@ impl World {
             }
         }
         while let Some((peer, request)) = due(&mut self.to_server, self.mono_ns) {
-            self.control.handle_request(peer, request);
-            self.drain_control();
+            self.sfu.handle_command(now, Command::Request { peer, request });
         }
         while let Some((peer, signal)) = due(&mut self.to_clients, self.mono_ns) {
             if let Some(index) = self.clients.iter().position(|client| client.peer == peer) {

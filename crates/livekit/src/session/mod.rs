@@ -10,6 +10,7 @@ mod response;
 
 pub(crate) use description::{Description, description};
 
+use crate::pace::{self, Pace};
 use crate::server::Server;
 use crate::token::Grants;
 use fanlight_base::{Now, TrackSid};
@@ -17,7 +18,9 @@ use fanlight_sfu::input::{Quirks, Request};
 use fanlight_sfu::output::Signal;
 use livekit_protocol as proto;
 use prost::Message;
+use proto::signal_request::Message as Asked;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// Largest message of a client, bytes (`limit.signal_message_size_limit` of releases after 1.13.5).
 pub const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -58,12 +61,27 @@ pub enum Frame {
     Text(String),
 }
 
+impl Frame {
+    /// Its length in bytes.
+    pub const fn len(&self) -> usize {
+        match self {
+            Self::Binary(bytes) => bytes.len(),
+            Self::Text(text) => text.len(),
+        }
+    }
+
+    /// Whether there is nothing in it.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// What the shell does next, in order.
 #[derive(Debug)]
 pub enum Action {
     /// Send this message.
     Send(Frame),
-    /// Give this to [`Control::handle_request`](fanlight_control::Control::handle_request).
+    /// For the shard of the participant's room.
     Request(Box<Request>),
     /// Close the connection with code 1000 after what was sent before; nothing comes after it.
     Close,
@@ -94,6 +112,7 @@ pub struct Session {
     closed: bool,
     can_update_metadata: bool,
     own_tracks: VecDeque<TrackSid>,
+    pace: Pace,
     counters: SessionCounters,
 }
 
@@ -108,6 +127,7 @@ impl Session {
             closed: false,
             can_update_metadata,
             own_tracks: VecDeque::new(),
+            pace: Pace::default(),
             counters: SessionCounters::default(),
         }
     }
@@ -118,6 +138,7 @@ impl Session {
             return Vec::new();
         }
         self.counters.messages_in += 1;
+        self.pace.charge(now.mono(), pace::cost(frame.len(), false));
         let request = match frame {
             Frame::Binary(bytes) if bytes.len() <= MESSAGE_BYTES_MAX => {
                 self.json = false;
@@ -133,10 +154,23 @@ impl Session {
             self.counters.broken += 1;
             return self.close();
         };
+        if matches!(request.message, Some(Asked::Offer(_) | Asked::Answer(_))) {
+            self.pace.charge(now.mono(), pace::cost(frame.len(), true));
+        }
         match request.message {
             Some(message) => self.handle_message(server, now, message),
             None => self.ignore(),
         }
+    }
+
+    /// A ping or pong of the WebSocket layer, which costs as much as a small message.
+    pub fn handle_ping(&mut self, now: Now) {
+        self.pace.charge(now.mono(), pace::cost(0, false));
+    }
+
+    /// How long the shell is to wait before it reads the next message of this client.
+    pub fn wait(&self, now: Now) -> Duration {
+        self.pace.wait(now.mono())
     }
 
     /// A signal of the SFU for this client.
@@ -191,10 +225,7 @@ impl Session {
         // Values outside an enum have no proto-JSON; such a message goes out as protobuf, which every client reads.
         let text = if self.json { serde_json::to_string(&response).ok() } else { None };
         let frame = text.map_or_else(|| Frame::Binary(response.encode_to_vec()), Frame::Text);
-        let bytes = match &frame {
-            Frame::Binary(bytes) => bytes.len(),
-            Frame::Text(text) => text.len(),
-        };
+        let bytes = frame.len();
         self.counters.messages_out += 1;
         self.counters.bytes_out =
             self.counters.bytes_out.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));

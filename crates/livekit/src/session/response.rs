@@ -7,7 +7,7 @@ use crate::server::{PING_INTERVAL_S, PING_TIMEOUT_S, SERVER_VERSION, Server};
 use crate::token;
 use fanlight_base::{Now, TrackSid};
 use fanlight_sfu::input::Target;
-use fanlight_sfu::model::{DisconnectReason, ParticipantInfo};
+use fanlight_sfu::model::{DisconnectReason, ParticipantInfo, SharedInfo};
 use fanlight_sfu::output::{EchoedRequest, Joined, LeaveAction, RequestReason, Signal};
 use livekit_protocol as proto;
 use prost::Message;
@@ -165,10 +165,10 @@ fn publish_codecs(enabled: &[String], no_h264: bool) -> Vec<proto::Codec> {
     ranked.into_iter().map(|(_, mime)| convert::codec(mime)).collect()
 }
 
-fn updates(infos: &[ParticipantInfo]) -> Vec<Said> {
+fn updates(infos: &[SharedInfo]) -> Vec<Said> {
     let mut messages = Vec::new();
     let (mut chunk, mut bytes) = (Vec::new(), 0usize);
-    for info in infos.iter().map(convert::participant) {
+    for info in infos.iter().map(|info| convert::participant(info)) {
         // Tag and length of one entry take at most six bytes.
         let size = info.encoded_len().saturating_add(6);
         if !chunk.is_empty() && bytes.saturating_add(size) > UPDATE_BYTES_MAX {

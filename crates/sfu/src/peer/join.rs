@@ -5,7 +5,7 @@ use crate::ctx::Ctx;
 use crate::input::{Join, Layout, Target};
 use crate::limits::{JOIN_TIMEOUT, PARTICIPANTS_MAX, SIGNAL_GRACE};
 use crate::media::TransportId;
-use crate::model::{DisconnectReason, ParticipantKind, ParticipantState};
+use crate::model::{DisconnectReason, ParticipantKind, ParticipantState, SharedInfo};
 use crate::output::{Joined, LeaveAction, Output, Signal};
 use crate::room::Room;
 use crate::timers::Timer;
@@ -166,6 +166,8 @@ impl Room {
             self.drop_link(ctx, id);
         }
         for timer in [
+            Timer::Changes(key),
+            Timer::AllowList(key),
             Timer::JoinTimeout(key),
             Timer::Grace(key),
             Timer::Negotiation(key),
@@ -180,7 +182,7 @@ impl Room {
         ctx.fact(self.place(Some(&peer.sid), None), left);
         ctx.out.push_back(Output::Left { peer: key, reason });
         peer.version += 1;
-        self.tell_gone(ctx, peer.gone_info(reason));
+        self.tell_gone(ctx, SharedInfo::new(peer.gone_info(reason)));
         if !self.is_ended() {
             self.count(ctx, false);
         }

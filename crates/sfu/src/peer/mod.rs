@@ -18,7 +18,7 @@ pub(crate) use negotiate::{PublisherSide, SubscriberSide};
 pub(crate) use publish::{LocalTrack, SeenLayer, Stage};
 pub(crate) use refuse::Refusals;
 pub(crate) use subscribe::{AllowList, Subscription};
-pub(crate) use updates::Untold;
+pub(crate) use updates::{ToldAt, Untold};
 
 use crate::input::{AddTrack, Join, Layout, Quirks, Target};
 use crate::limits::{DESCRIPTIONS_PER_WINDOW_MAX, REQUESTS_PER_WINDOW_MAX, REQUESTS_WINDOW};
@@ -26,7 +26,7 @@ use crate::media::TransportId;
 use crate::model::{DisconnectReason, ParticipantInfo, ParticipantKind, ParticipantState, Permission};
 use fanlight_base::{Identity, Mono, Now, ParticipantSid, PeerKey, TrackSid};
 use fanlight_events::ClientFacts;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A participant of a room.
 pub(crate) struct Peer {
@@ -51,6 +51,9 @@ pub(crate) struct Peer {
 
     pub(crate) state: ParticipantState,
     pub(crate) version: u32,
+    pub(crate) told: ToldAt,
+    /// Tracks unmuted since the last telling.
+    pub(crate) unmuted: BTreeSet<TrackSid>,
     pub(crate) joined_ms: u64,
     pub(crate) joined_at: Mono,
     pub(crate) is_publisher: bool,
@@ -117,6 +120,8 @@ impl Peer {
             ice_lite: join.ice_lite,
             state: ParticipantState::Joining,
             version: 0,
+            told: ToldAt::default(),
+            unmuted: BTreeSet::new(),
             joined_ms: now.unix_ms(),
             joined_at: now.mono(),
             is_publisher: false,

@@ -311,7 +311,7 @@ impl Room {
             peer.is_publisher = true;
         }
         let meant = self.tracks.add(&sid, key);
-        self.changed_now(ctx, key);
+        self.tracks_changed(ctx, key);
         self.tell_published(ctx, key, &sid);
         self.count(ctx, false);
         if meant {
@@ -387,7 +387,7 @@ impl Room {
     fn unpublish(&mut self, ctx: &mut Ctx<'_>, key: PeerKey, sid: &TrackSid, reason: &'static str) {
         let Some(track) = self.end_track(ctx, key, sid, reason) else { return };
         if track.is_flowing() {
-            self.changed_now(ctx, key);
+            self.tracks_changed(ctx, key);
         }
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let next = peer.queued.iter().position(|queued| queued.cid == track.cid);

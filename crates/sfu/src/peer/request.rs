@@ -72,6 +72,9 @@ impl Room {
         if !flowing {
             return;
         }
+        if let Some(peer) = self.peers.get_mut(&key).filter(|_| !muted) {
+            peer.unmuted.insert(sid.clone());
+        }
         self.changed_now(ctx, key);
         let participant = self.peers.get(&key).map(|peer| &peer.sid);
         let place = self.place(participant, Some(sid));
@@ -79,7 +82,6 @@ impl Room {
             ctx.fact(place, TrackMuted {});
         } else {
             ctx.fact(place, TrackUnmuted {});
-            self.tell_playing(ctx, sid);
         }
     }
 

@@ -189,6 +189,16 @@ impl Room {
         }
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.allow.lines = (!all).then_some(lines);
+        self.apply_allow_list(ctx, key);
+    }
+
+    /// Brings subscribers in line with a publisher's allow list, now or as soon as it may.
+    pub(crate) fn apply_allow_list(&mut self, ctx: &mut Ctx<'_>, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if let Err(at) = peer.told.allow_list(ctx.mono()) {
+            self.timers.start(Timer::AllowList(key), at);
+            return;
+        }
         let flowing = peer.tracks.iter().filter(|track| track.is_flowing());
         for sid in flowing.map(|track| track.info.sid.clone()).collect::<Vec<_>>() {
             if self.tracks.publisher(&sid) == Some(key) {
