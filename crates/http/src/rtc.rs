@@ -16,6 +16,7 @@ use fanlight_sfu::input::Request;
 use fanlight_sfu::output::Signal;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
@@ -103,8 +104,10 @@ impl Drop for Peer {
         if idle && self.backend.closed(self.key) != Err(BackendError::Overloaded) {
             return;
         }
+        // Without a runtime the process ends, and control with it.
+        let Ok(runtime) = Handle::try_current() else { return };
         let (key, backend, credit) = (self.key, self.backend.clone(), Arc::clone(&self.credit));
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             // A semaphore that is never closed always grants.
             let _ = credit.acquire_many(CREDIT).await;
             while backend.closed(key) == Err(BackendError::Overloaded) {
@@ -192,7 +195,7 @@ impl Connection {
         let asking = peer.request(request, pace::cost(bytes, description));
         let asked = tokio::select! {
             asked = asking => asked,
-            () = self.signals.gather() => Ok(()),
+            () = self.signals.given_up() => return Flow::Break(()),
         };
         match asked {
             Ok(()) => Flow::Continue(()),
@@ -206,7 +209,7 @@ impl Connection {
     async fn send(&mut self, message: Message) -> Flow {
         let sent = tokio::select! {
             sent = timeout(SEND_WITHIN, self.socket.send(message)) => sent,
-            () = self.signals.gather() => Ok(Ok(())),
+            () = self.signals.given_up() => return Flow::Break(()),
         };
         match sent {
             Ok(Ok(())) => Flow::Continue(()),

@@ -5,7 +5,7 @@ use fanlight_base::ParticipantSid;
 use fanlight_sfu::output::Signal;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
 /// Bytes that may wait for one WebSocket: a full update of the largest room, 3000 participants of some kilobytes, or thirty
@@ -16,24 +16,36 @@ pub const SIGNALS_BYTES_MAX: usize = 16 << 20;
 /// A queue for one connection.
 pub fn queue() -> (SignalSender, SignalReceiver) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let bytes = Arc::new(AtomicUsize::new(0));
+    let fill = Arc::new(Fill::default());
     let backlog = Backlog::default();
-    (SignalSender { sender, bytes: Arc::clone(&bytes) }, SignalReceiver { receiver, backlog, bytes })
+    (SignalSender { sender, fill: Arc::clone(&fill) }, SignalReceiver { receiver, backlog, fill })
+}
+
+/// How full a queue is.
+#[derive(Debug, Default)]
+struct Fill {
+    bytes: AtomicUsize,
+    /// More came than fits: the connection is given up.
+    overflowed: AtomicBool,
 }
 
 /// The end that a shard holds.
 #[derive(Debug)]
 pub struct SignalSender {
     sender: mpsc::UnboundedSender<Signal>,
-    bytes: Arc<AtomicUsize>,
+    fill: Arc<Fill>,
 }
 
 impl SignalSender {
     /// Never waits; `false` when the connection is gone or too far behind. A signal always fits an empty queue.
     pub fn try_send(&self, signal: Signal) -> bool {
         let bytes = signal.bytes();
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        (before == 0 || before.saturating_add(bytes) <= SIGNALS_BYTES_MAX) && self.sender.send(signal).is_ok()
+        let before = self.fill.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before > 0 && before.saturating_add(bytes) > SIGNALS_BYTES_MAX {
+            self.fill.overflowed.store(true, Ordering::Release);
+            return false;
+        }
+        self.sender.send(signal).is_ok()
     }
 }
 
@@ -42,12 +54,15 @@ impl SignalSender {
 pub struct SignalReceiver {
     receiver: mpsc::UnboundedReceiver<Signal>,
     backlog: Backlog,
-    bytes: Arc<AtomicUsize>,
+    fill: Arc<Fill>,
 }
 
 impl SignalReceiver {
-    /// The next signal; `None` when the sender is gone and everything was taken.
+    /// The next signal; `None` when the sender is gone and everything was taken, or when the connection is given up.
     pub async fn recv(&mut self) -> Option<Signal> {
+        if self.is_given_up() {
+            return None;
+        }
         while let Ok(signal) = self.receiver.try_recv() {
             self.keep(signal);
         }
@@ -56,21 +71,35 @@ impl SignalReceiver {
             self.keep(signal);
         }
         let signal = self.backlog.pop()?;
-        self.bytes.fetch_sub(signal.bytes(), Ordering::Relaxed);
+        self.fill.bytes.fetch_sub(signal.bytes(), Ordering::Relaxed);
         Some(signal)
     }
 
-    /// Takes what comes while a message is being written, for ever: so it never waits behind a slow client.
-    pub async fn gather(&mut self) {
+    /// Takes what comes while a message is being written, so that the newest state replaces what waits. Ends only when
+    /// the connection is given up.
+    pub async fn given_up(&mut self) {
         while let Some(signal) = self.receiver.recv().await {
             self.keep(signal);
         }
-        std::future::pending().await
+        if !self.is_given_up() {
+            std::future::pending().await
+        }
+    }
+
+    /// Whether more came than fits. What waits is let go.
+    fn is_given_up(&mut self) -> bool {
+        let given_up = self.fill.overflowed.load(Ordering::Acquire);
+        if given_up {
+            self.receiver.close();
+            while self.receiver.try_recv().is_ok() {}
+            self.backlog = Backlog::default();
+        }
+        given_up
     }
 
     fn keep(&mut self, signal: Signal) {
         let replaced = self.backlog.push(signal);
-        self.bytes.fetch_sub(replaced, Ordering::Relaxed);
+        self.fill.bytes.fetch_sub(replaced, Ordering::Relaxed);
     }
 }
 
@@ -198,7 +227,7 @@ mod tests {
         }
         drop(sender);
         assert_eq!(taken(&mut receiver), ["a3 ", "T1", "b1 ", "T2"]);
-        assert_eq!(receiver.bytes.load(Ordering::Relaxed), 0, "every byte is given back");
+        assert_eq!(receiver.fill.bytes.load(Ordering::Relaxed), 0, "every byte is given back");
     }
 
     #[test]
@@ -214,12 +243,16 @@ mod tests {
 
     #[test]
     fn a_connection_that_does_not_read_is_given_up_after_so_many_bytes() {
-        let (sender, receiver) = queue();
+        let (sender, mut receiver) = queue();
         let large = info("a", 1, 500_000);
         let accepted =
             (0..1000).take_while(|_| sender.try_send(Signal::Participants(vec![large.clone()]))).count();
         assert!((30..=34).contains(&accepted), "{accepted}");
-        drop(receiver);
+        drop(sender);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(receiver.given_up());
+        assert!(runtime.block_on(receiver.recv()).is_none(), "what waits is let go");
+        assert_eq!(std::sync::Arc::strong_count(&large), 1);
     }
 
     #[test]

@@ -66,16 +66,6 @@ pub const METRICS_APART_NS: u64 = 100_000;
 /// Remote candidates that wait for the transport they are for. Browsers with many interfaces send about 30.
 pub const WAITING_CANDIDATES_MAX: usize = 64;
 
-/// Offers and answers a participant sends within [`REQUESTS_WINDOW`]: negotiating costs most of all requests. Clients
-/// negotiate once for each change, and coalesce.
-pub const DESCRIPTIONS_PER_WINDOW_MAX: u32 = 300;
-
-/// Other requests a participant sends within [`REQUESTS_WINDOW`].
-pub const REQUESTS_PER_WINDOW_MAX: u32 = 5_000;
-
-/// Window of the two limits above.
-pub const REQUESTS_WINDOW: Duration = Duration::from_secs(10);
-
 /// A participant that is not active by then is sent away (livekit.md §2.1).
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -109,6 +99,10 @@ pub const CHANGES_INTERVAL: Duration = Duration::from_millis(100);
 /// Tracks that begin or end are told at once, before their media, as long as a participant has no more than so many of
 /// them within [`CHANGES_INTERVAL`] each: a client publishes camera, microphone and two tracks of its screen at once.
 pub const TRACKS_AT_ONCE_MAX: u32 = 8;
+
+/// Tracks that others get at once when they begin; one more each [`CHANGES_INTERVAL`]. Load testers publish all they may at
+/// the same time.
+pub const TRACKS_BEGIN_MAX: u32 = 100;
 
 /// The room's counts are told at most this often (livekit.md §1.9).
 pub const COUNTS_INTERVAL: Duration = Duration::from_secs(5);

@@ -154,7 +154,7 @@ impl Room {
                     self.stirred.insert(id);
                 }
                 Timer::Changes(peer) => self.tell_now(ctx, peer),
-                Timer::AllowList(peer) => self.apply_allow_list(ctx, peer),
+                Timer::AllowList(peer) => self.allow_list_due(ctx, peer),
                 Timer::Updates => self.tell_untold(ctx),
                 Timer::Counts => self.count(ctx, true),
                 Timer::Samples => self.sample(ctx),

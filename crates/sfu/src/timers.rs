@@ -12,7 +12,7 @@ pub(crate) enum Timer {
     Transport(TransportId),
     /// What a participant changed since it was last told is to be told.
     Changes(PeerKey),
-    /// Subscribers are to be brought in line with the participant's allow list.
+    /// Subscribers are to be told of the participant's allow list.
     AllowList(PeerKey),
     /// Participants that do not publish have changed: tell everybody.
     Updates,

@@ -29,7 +29,7 @@ use std::time::Duration;
 /// Commands that may wait for the shard; a sender keeps what does not fit. A join is three commands, and a shard takes a
 /// few hundred joins a second.
 const COMMANDS_MAX: usize = 4096;
-/// What the commands of one turn may cost (`Command::cost`), and requests as much, so that media waits at most some milliseconds for them: 64 small
+/// What the commands of one turn may cost (`Command::cost`), so that media waits at most some milliseconds for them: 64 small
 /// ones, or one description of any size.
 const COMMANDS_COST_PER_TURN: u32 = 64;
 /// Runs taken from the TURN thread in one turn: at most as many packets as from a busy socket.
@@ -247,6 +247,7 @@ impl Shard {
             sinks,
             undelivered: VecDeque::new(),
             hurry: false,
+            requests_next: false,
             counters: ShardCounters::default(),
             published: counters.clone(),
             load: load.clone(),
@@ -312,8 +313,10 @@ struct Worker {
     sinks: Sinks,
     /// Bounded by what it holds: at most two values for a peer, one for a room.
     undelivered: VecDeque<Control>,
-    /// More messages wait than one turn takes.
+    /// More messages or requests wait than one turn takes.
     hurry: bool,
+    /// Of the two queues, the one with requests was looked at last.
+    requests_next: bool,
     counters: ShardCounters,
     published: Counters,
     load: Load,
@@ -322,6 +325,15 @@ struct Worker {
     housekeeping_due: Mono,
     /// Sockets and connections of which one turn did not take everything.
     more: Vec<usize>,
+}
+
+/// What was in a queue.
+enum Taken {
+    /// Something that cost so much.
+    Cost(u32),
+    Nothing,
+    /// The thread is to end.
+    Stop,
 }
 
 impl Worker {
@@ -345,8 +357,7 @@ impl Worker {
             }
             let now = self.clock.now();
             self.counters.turns += 1;
-            let stop = self.take_messages(now);
-            self.take_requests(now);
+            let stop = self.take_commands(now);
             self.take_relayed(now);
             let ready = ready(&mut self.more, &events);
             for token in ready {
@@ -366,49 +377,61 @@ impl Worker {
         }
     }
 
-    /// Feeds waiting messages to the core; `true` when the thread is to end.
-    fn take_messages(&mut self, now: Now) -> bool {
-        let mut cost = 0u32;
+    /// Feeds waiting messages and requests to the core, by turns, as far as one budget goes; `true` when the thread is to end.
+    fn take_commands(&mut self, now: Now) -> bool {
+        let (mut cost, mut empty) = (0u32, 0);
         while cost < COMMANDS_COST_PER_TURN {
-            cost = cost.saturating_add(1);
-            match self.messages.try_recv() {
-                Ok(Message::Command(command)) => {
-                    if let Command::SignalClosed { peer } = &command {
-                        self.lines.remove(peer);
-                    }
-                    cost = cost.saturating_add(command.cost() - 1);
-                    self.sfu.handle_command(now, command);
-                }
-                Ok(Message::Join { join, signals }) => {
-                    self.lines.insert(join.peer, signals);
-                    let command = Command::Join(join);
-                    cost = cost.saturating_add(command.cost() - 1);
-                    self.sfu.handle_command(now, command);
-                }
-                Ok(Message::Connection { stream, addresses, ufrag, first, failed }) => {
-                    if !self.admit(now, stream, addresses, &ufrag, &first) {
-                        let _ = failed.try_send(host(addresses.remote.ip()));
-                    }
-                }
-                Ok(Message::Stop) | Err(TryRecvError::Disconnected) => return true,
-                Err(TryRecvError::Empty) => return false,
+            // What one turn ended with the other one begins with, so that neither waits behind what is dear of the other.
+            self.requests_next = !self.requests_next;
+            let taken = if self.requests_next { self.take_request(now) } else { self.take_message(now) };
+            match taken {
+                Taken::Cost(more) => (cost, empty) = (cost.saturating_add(more), 0),
+                Taken::Nothing if empty == 1 => return false,
+                Taken::Nothing => empty = 1,
+                Taken::Stop => return true,
             }
         }
         self.hurry = true;
         false
     }
 
-    /// Feeds waiting requests to the core. No connection has more in the queue than its credit, so the queue is fair.
-    fn take_requests(&mut self, now: Now) {
-        let mut cost = 0_u32;
-        while cost < COMMANDS_COST_PER_TURN {
-            let Ok(Requested { peer, request, credit }) = self.requested.try_recv() else { return };
-            let command = Command::Request { peer, request };
-            cost = cost.saturating_add(command.cost());
-            self.sfu.handle_command(now, command);
-            drop(credit);
+    fn take_message(&mut self, now: Now) -> Taken {
+        match self.messages.try_recv() {
+            Ok(Message::Command(command)) => {
+                if let Command::SignalClosed { peer } = &command {
+                    self.lines.remove(peer);
+                }
+                self.command(now, command)
+            }
+            Ok(Message::Join { join, signals }) => {
+                self.lines.insert(join.peer, signals);
+                self.command(now, Command::Join(join))
+            }
+            Ok(Message::Connection { stream, addresses, ufrag, first, failed }) => {
+                if !self.admit(now, stream, addresses, &ufrag, &first) {
+                    let _ = failed.try_send(host(addresses.remote.ip()));
+                }
+                Taken::Cost(1)
+            }
+            Ok(Message::Stop) | Err(TryRecvError::Disconnected) => Taken::Stop,
+            Err(TryRecvError::Empty) => Taken::Nothing,
         }
-        self.hurry = true;
+    }
+
+    /// No connection has more in this queue than its credit, so the queue is fair.
+    fn take_request(&mut self, now: Now) -> Taken {
+        let Ok(Requested { peer, request, credit }) = self.requested.try_recv() else {
+            return Taken::Nothing;
+        };
+        let taken = self.command(now, Command::Request { peer, request });
+        drop(credit);
+        taken
+    }
+
+    fn command(&mut self, now: Now, command: Command) -> Taken {
+        let cost = command.cost();
+        self.sfu.handle_command(now, command);
+        Taken::Cost(cost)
     }
 
     /// Takes a connection over; false when its first check proved nothing.

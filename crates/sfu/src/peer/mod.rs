@@ -1,5 +1,6 @@
 //! A participant inside its room: what is known of it, and the room's work on its behalf.
 
+mod allow;
 pub(crate) mod announce;
 mod data;
 mod join;
@@ -12,21 +13,21 @@ mod request;
 mod subscribe;
 mod updates;
 
+pub(crate) use allow::AllowList;
 pub(crate) use link::{Channel, Link};
 use metrics::MetricsIntake;
 pub(crate) use negotiate::{PublisherSide, SubscriberSide};
 pub(crate) use publish::{LocalTrack, SeenLayer, Stage};
 pub(crate) use refuse::Refusals;
-pub(crate) use subscribe::{AllowList, Subscription};
-pub(crate) use updates::{ToldAt, Untold};
+pub(crate) use subscribe::Subscription;
+pub(crate) use updates::{Telling, Untold};
 
 use crate::input::{AddTrack, Join, Layout, Quirks, Target};
-use crate::limits::{DESCRIPTIONS_PER_WINDOW_MAX, REQUESTS_PER_WINDOW_MAX, REQUESTS_WINDOW};
 use crate::media::TransportId;
 use crate::model::{DisconnectReason, ParticipantInfo, ParticipantKind, ParticipantState, Permission};
 use fanlight_base::{Identity, Mono, Now, ParticipantSid, PeerKey, TrackSid};
 use fanlight_events::ClientFacts;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// A participant of a room.
 pub(crate) struct Peer {
@@ -51,9 +52,7 @@ pub(crate) struct Peer {
 
     pub(crate) state: ParticipantState,
     pub(crate) version: u32,
-    pub(crate) told: ToldAt,
-    /// Tracks unmuted since the last telling.
-    pub(crate) unmuted: BTreeSet<TrackSid>,
+    pub(crate) telling: Telling,
     pub(crate) joined_ms: u64,
     pub(crate) joined_at: Mono,
     pub(crate) is_publisher: bool,
@@ -78,15 +77,6 @@ pub(crate) struct Peer {
     metrics: MetricsIntake,
 
     pub(crate) refusals: Refusals,
-    rate: Rate,
-}
-
-/// Requests within the current window.
-#[derive(Debug, Clone, Copy, Default)]
-struct Rate {
-    since: Mono,
-    descriptions: u32,
-    others: u32,
 }
 
 impl Peer {
@@ -120,8 +110,7 @@ impl Peer {
             ice_lite: join.ice_lite,
             state: ParticipantState::Joining,
             version: 0,
-            told: ToldAt::default(),
-            unmuted: BTreeSet::new(),
+            telling: Telling::default(),
             joined_ms: now.unix_ms(),
             joined_at: now.mono(),
             is_publisher: false,
@@ -137,7 +126,6 @@ impl Peer {
             last_sequence: 0,
             metrics: MetricsIntake::default(),
             refusals: Refusals::default(),
-            rate: Rate { since: now.mono(), ..Rate::default() },
         }
     }
 
@@ -226,19 +214,5 @@ impl Peer {
     /// The track with this sid.
     pub(crate) fn track_mut(&mut self, sid: &TrackSid) -> Option<&mut LocalTrack> {
         self.tracks.iter_mut().find(|track| track.info.sid == *sid)
-    }
-
-    /// Counts a request; whether it is within the limits.
-    pub(crate) fn admit_request(&mut self, now: Mono, description: bool) -> bool {
-        if now.since(self.rate.since) > REQUESTS_WINDOW {
-            self.rate = Rate { since: now, ..Rate::default() };
-        }
-        let (count, max) = if description {
-            (&mut self.rate.descriptions, DESCRIPTIONS_PER_WINDOW_MAX)
-        } else {
-            (&mut self.rate.others, REQUESTS_PER_WINDOW_MAX)
-        };
-        *count = count.saturating_add(1);
-        *count <= max
     }
 }

@@ -309,14 +309,11 @@ impl Room {
         track.info.version_unix_us = unix_us;
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.is_publisher = true;
+            peer.telling.begun(sid.clone());
         }
-        let meant = self.tracks.add(&sid, key);
-        self.tracks_changed(ctx, key);
         self.tell_published(ctx, key, &sid);
+        self.tracks_changed(ctx, key);
         self.count(ctx, false);
-        if meant {
-            self.track_available(ctx, &sid);
-        }
     }
 
     fn tell_published(&mut self, ctx: &mut Ctx<'_>, key: PeerKey, sid: &TrackSid) {

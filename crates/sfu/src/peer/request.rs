@@ -16,12 +16,6 @@ impl Room {
     /// A request of a participant.
     pub(crate) fn handle_request(&mut self, ctx: &mut Ctx<'_>, key: PeerKey, request: Request) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let description = matches!(request, Request::Offer { .. } | Request::Answer { .. });
-        if !peer.admit_request(ctx.mono(), description) {
-            let why = "DESCRIPTIONS_PER_WINDOW_MAX 300, REQUESTS_PER_WINDOW_MAX 5000 in 10 s";
-            self.refuse(ctx, key, "request", why);
-            return;
-        }
         match request {
             Request::Offer { id, sdp } => self.handle_offer(ctx, key, id, &sdp),
             Request::Answer { id, sdp } => self.handle_answer(ctx, key, id, &sdp),
@@ -73,7 +67,7 @@ impl Room {
             return;
         }
         if let Some(peer) = self.peers.get_mut(&key).filter(|_| !muted) {
-            peer.unmuted.insert(sid.clone());
+            peer.telling.unmuted(sid.clone());
         }
         self.changed_now(ctx, key);
         let participant = self.peers.get(&key).map(|peer| &peer.sid);

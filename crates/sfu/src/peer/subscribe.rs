@@ -2,8 +2,8 @@
 
 use super::{Peer, Stage};
 use crate::ctx::Ctx;
-use crate::input::{Layout, TrackPermission, TrackSettings};
-use crate::limits::{PERMISSIONS_MAX, SUBSCRIPTION_TIMEOUT, SUBSCRIPTIONS_MAX};
+use crate::input::{Layout, TrackSettings};
+use crate::limits::{SUBSCRIPTION_TIMEOUT, SUBSCRIPTIONS_MAX};
 use crate::media::{DownKey, Subscribe, SubscribeCodec, TrackKey};
 use crate::model::{Kind, TrackInfo};
 use crate::output::Signal;
@@ -45,25 +45,6 @@ pub(crate) struct Binding {
 pub(crate) struct Down {
     pub(crate) key: DownKey,
     line: TrackKey,
-}
-
-/// Who may subscribe to a publisher's tracks; everybody unless it says otherwise.
-#[derive(Debug, Default)]
-pub(crate) struct AllowList {
-    /// `None` allows everybody.
-    lines: Option<Vec<TrackPermission>>,
-}
-
-impl AllowList {
-    fn allows(&self, subscriber: &Peer, track: &TrackSid) -> bool {
-        let Some(lines) = &self.lines else { return true };
-        subscriber.is_recorder()
-            || lines.iter().any(|line| {
-                let by_sid = !line.participant_sid.is_empty() && line.participant_sid == subscriber.sid;
-                let by_identity = !line.identity.is_empty() && line.identity == subscriber.identity;
-                (by_sid || by_identity) && (line.all_tracks || line.tracks.contains(track))
-            })
-    }
 }
 
 impl Room {
@@ -171,38 +152,6 @@ impl Room {
             self.media.set_settings(ctx.now, down.key, !settings.disabled, spatial);
             if was_disabled && !settings.disabled {
                 self.tell_playing_to(ctx, key, sid);
-            }
-        }
-    }
-
-    /// A publisher's allow list; what it no longer allows ends at once.
-    pub(crate) fn update_allow_list(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        key: PeerKey,
-        all: bool,
-        lines: Vec<TrackPermission>,
-    ) {
-        if lines.len() > PERMISSIONS_MAX {
-            self.refuse(ctx, key, "subscription_permission", "PERMISSIONS_MAX 3000");
-            return;
-        }
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        peer.allow.lines = (!all).then_some(lines);
-        self.apply_allow_list(ctx, key);
-    }
-
-    /// Brings subscribers in line with a publisher's allow list, now or as soon as it may.
-    pub(crate) fn apply_allow_list(&mut self, ctx: &mut Ctx<'_>, key: PeerKey) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        if let Err(at) = peer.told.allow_list(ctx.mono()) {
-            self.timers.start(Timer::AllowList(key), at);
-            return;
-        }
-        let flowing = peer.tracks.iter().filter(|track| track.is_flowing());
-        for sid in flowing.map(|track| track.info.sid.clone()).collect::<Vec<_>>() {
-            if self.tracks.publisher(&sid) == Some(key) {
-                self.track_available(ctx, &sid);
             }
         }
     }
@@ -383,7 +332,7 @@ impl Room {
     }
 
     /// Ends a subscription's media and frees its section.
-    fn unbind(&mut self, ctx: &mut Ctx<'_>, key: PeerKey, sid: &TrackSid, reason: &'static str) {
+    pub(crate) fn unbind(&mut self, ctx: &mut Ctx<'_>, key: PeerKey, sid: &TrackSid, reason: &'static str) {
         self.end_down(ctx, key, sid, reason);
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if let Some(subscription) = peer.subscriptions.get_mut(sid) {

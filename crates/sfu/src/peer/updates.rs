@@ -1,12 +1,13 @@
 //! Telling participants of each other and of their room.
 
 use crate::ctx::Ctx;
-use crate::limits::{CHANGES_INTERVAL, REFRESH_INTERVAL, TRACKS_AT_ONCE_MAX};
+use crate::limits::{CHANGES_INTERVAL, REFRESH_INTERVAL, TRACKS_AT_ONCE_MAX, TRACKS_BEGIN_MAX};
 use crate::model::{DisconnectReason, ParticipantState, SharedInfo};
 use crate::output::Signal;
 use crate::room::{Counts, Room};
 use crate::timers::Timer;
-use fanlight_base::{Mono, PeerKey};
+use fanlight_base::{Mono, PeerKey, TrackSid};
+use std::collections::{BTreeSet, VecDeque};
 
 /// From this protocol on a client knows its peers by identity and is not told that a replaced session ended.
 const PROTOCOL_IDENTITY_RECONNECT: u32 = 12;
@@ -20,34 +21,66 @@ pub(crate) enum Untold {
     Gone(SharedInfo),
 }
 
-/// When everybody was told of a participant, so that what it does often costs others a bounded number of messages.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct ToldAt {
+/// What others have yet to hear of a participant, and when they may: what it does often costs them a bounded number of
+/// messages.
+#[derive(Debug, Default)]
+pub(crate) struct Telling {
     /// Changes may be told from then on.
     next: Mono,
-    /// Whom its allow list lets in may be brought in line from then on.
-    allowed: Mono,
-    /// When all tellings at once are refilled, one each [`CHANGES_INTERVAL`].
-    refilled: Mono,
+    /// Tellings that need not wait.
+    at_once: Bucket,
+    /// Its allow list may let somebody in from then on.
+    grants: Mono,
+    /// Tracks that others may get.
+    begins: Bucket,
+    /// Tracks that flow, and that nobody can subscribe to before everybody has been told of them.
+    begun: VecDeque<TrackSid>,
+    /// Tracks unmuted since the last telling.
+    unmuted: BTreeSet<TrackSid>,
 }
 
-impl ToldAt {
-    fn note(&mut self, now: Mono) {
-        self.next = now + CHANGES_INTERVAL;
-        self.refilled = self.refilled.max(now) + CHANGES_INTERVAL;
+impl Telling {
+    /// A track flows.
+    pub(crate) fn begun(&mut self, track: TrackSid) {
+        self.begun.push_back(track);
     }
 
-    /// Whether subscribers may be brought in line with the allow list now; if not, when.
-    pub(crate) fn allow_list(&mut self, now: Mono) -> Result<(), Mono> {
-        if self.allowed > now {
-            return Err(self.allowed);
+    /// A track is not muted any more.
+    pub(crate) fn unmuted(&mut self, track: TrackSid) {
+        self.unmuted.insert(track);
+    }
+
+    /// Whether the allow list may let somebody in now; if not, when.
+    pub(crate) fn grant(&mut self, now: Mono) -> Result<(), Mono> {
+        if self.grants > now {
+            return Err(self.grants);
         }
-        self.allowed = now + CHANGES_INTERVAL;
+        self.grants = now + CHANGES_INTERVAL;
         Ok(())
     }
 
-    fn may_at_once(self, now: Mono) -> bool {
-        self.refilled.since(now) < CHANGES_INTERVAL.saturating_mul(TRACKS_AT_ONCE_MAX)
+    fn note(&mut self, now: Mono) {
+        self.next = now + CHANGES_INTERVAL;
+        self.at_once.charge(now);
+    }
+}
+
+/// A bucket into which one comes back each [`CHANGES_INTERVAL`].
+#[derive(Debug, Clone, Copy, Default)]
+struct Bucket {
+    full_at: Mono,
+}
+
+impl Bucket {
+    /// Whether there is one left in a bucket of so many; if not, when.
+    fn ready(self, now: Mono, size: u32) -> Result<(), Mono> {
+        let most = CHANGES_INTERVAL.saturating_mul(size.saturating_sub(1));
+        let wait = self.full_at.since(now).saturating_sub(most);
+        if wait.is_zero() { Ok(()) } else { Err(now + wait) }
+    }
+
+    fn charge(&mut self, now: Mono) {
+        self.full_at = self.full_at.max(now) + CHANGES_INTERVAL;
     }
 }
 
@@ -81,7 +114,7 @@ impl Room {
     pub(crate) fn tracks_changed(&mut self, ctx: &mut Ctx<'_>, peer: PeerKey) {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
         entry.version += 1;
-        if entry.told.may_at_once(ctx.mono()) {
+        if entry.telling.at_once.ready(ctx.mono(), TRACKS_AT_ONCE_MAX).is_ok() {
             self.tell_now(ctx, peer);
         } else {
             self.tell_soon(ctx, peer);
@@ -90,10 +123,10 @@ impl Room {
 
     fn tell_soon(&mut self, ctx: &mut Ctx<'_>, peer: PeerKey) {
         let Some(entry) = self.peers.get(&peer) else { return };
-        if entry.told.next <= ctx.mono() {
+        if entry.telling.next <= ctx.mono() {
             self.tell_now(ctx, peer);
         } else {
-            self.timers.start(Timer::Changes(peer), entry.told.next);
+            self.timers.start(Timer::Changes(peer), entry.telling.next);
         }
     }
 
@@ -102,8 +135,8 @@ impl Room {
         self.untold.retain(|untold| !matches!(untold, Untold::Changed(other) if *other == peer));
         self.timers.stop(Timer::Changes(peer));
         let Some(entry) = self.peers.get_mut(&peer) else { return };
-        entry.told.note(ctx.mono());
-        let unmuted = std::mem::take(&mut entry.unmuted);
+        entry.telling.note(ctx.mono());
+        let unmuted = std::mem::take(&mut entry.telling.unmuted);
         let info = SharedInfo::new(entry.info());
         let receivers = if entry.permission.hidden { vec![peer] } else { self.listeners() };
         for receiver in receivers {
@@ -111,6 +144,29 @@ impl Room {
         }
         for sid in unmuted {
             self.tell_playing(ctx, &sid);
+        }
+        self.begin_tracks(ctx, peer);
+    }
+
+    /// Lets others subscribe to the tracks they have been told of: so no offer comes before the update that explains it.
+    fn begin_tracks(&mut self, ctx: &mut Ctx<'_>, key: PeerKey) {
+        while let Some(peer) = self.peers.get_mut(&key)
+            && let Some(sid) = peer.telling.begun.front()
+        {
+            if let Err(at) = peer.telling.begins.ready(ctx.mono(), TRACKS_BEGIN_MAX) {
+                self.timers.start(Timer::Changes(key), at);
+                return;
+            }
+            let sid = sid.clone();
+            peer.telling.begun.pop_front();
+            // It may have ended meanwhile.
+            if peer.track(&sid).is_none() {
+                continue;
+            }
+            peer.telling.begins.charge(ctx.mono());
+            if self.tracks.add(&sid, key) {
+                self.track_available(ctx, &sid);
+            }
         }
     }
 

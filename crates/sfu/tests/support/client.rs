@@ -147,13 +147,21 @@ impl Client {
 
     /// Sends a packet on each layer of the n-th section: one Opus frame or the start of a VP8 key frame.
     pub fn send_rtp(&mut self, now: Now, index: usize, sequence: u16) {
+        for layer in 0..self.sections[index].rids.len().max(1) {
+            self.send_stream(now, index, layer, sequence);
+        }
+    }
+
+    /// Sends a packet on one layer, or, where the section has only one, with another SSRC than the one before.
+    pub fn send_stream(&mut self, now: Now, index: usize, layer: usize, sequence: u16) {
         let Section { kind, rids, .. } = self.sections[index];
         let mid = (index + 1).to_string();
         let publisher = self.publisher.as_mut().expect("a publisher connection");
-        for layer in 0..rids.len().max(1) {
-            let stream = (Section::ssrc(index, layer), rids.get(layer).copied());
-            publisher.send_rtp(now, (&mid, kind), stream, sequence);
+        if rids.is_empty() && layer > 0 {
+            publisher.forget_stream(Section::ssrc(index, layer - 1));
         }
+        let stream = (Section::ssrc(index, layer), rids.get(layer).copied());
+        publisher.send_rtp(now, (&mid, kind), stream, sequence);
     }
 
     pub fn data(&self) -> Vec<String> {

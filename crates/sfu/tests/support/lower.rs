@@ -142,6 +142,10 @@ impl Lower {
         self.tick(now);
     }
 
+    pub fn forget_stream(&mut self, ssrc: u32) {
+        self.rtc.direct_api().remove_stream_tx(ssrc.into());
+    }
+
     pub fn owns(&self, address: SocketAddr) -> bool {
         self.address == address
     }
