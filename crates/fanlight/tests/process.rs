@@ -10,6 +10,9 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+#[path = "process/signalling.rs"]
+mod signalling;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fanlight");
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
