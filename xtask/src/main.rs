@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore speaks on the terminal")]
 
 mod environment;
+mod fuzz;
 mod layers;
 mod process;
 mod suite;
@@ -22,7 +23,11 @@ const HELP: &str = "cargo xtask COMMAND
   tidy           layer rules, clippy walls, file and function sizes, banned words
   tidy --write   writes the clippy walls of the pure crates anew
   deny           cargo-deny: bans, licenses, sources
-  bench NAME     prints figures; NAME is plane, sockets, sctp, joins, memory, ice, accounting, turn or collector";
+  bench NAME     prints figures; NAME is plane, sockets, sctp, joins, memory, ice, accounting, turn or collector
+  soak --kill [KILLS] [SEED]
+                 kills a server at random moments of a churn, 1000 times, and looks for all that it had answered
+  fuzz [MINUTES] [TARGET..]
+                 searches with cargo-fuzz and nightly, 15 minutes a target; those that strangers reach, if none is named";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,6 +40,8 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::check(&root),
         ["tidy", "--write"] => walls::write(&root),
         ["deny"] => suite::deny(&root),
+        ["soak", "--kill", rest @ ..] => suite::soak(&root, rest),
+        ["fuzz", rest @ ..] => fuzz::search(&root, rest),
         ["bench", name, rest @ ..] => suite::bench(&root, name, rest),
         [] | ["help" | "--help" | "-h"] => {
             println!("{HELP}");

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 /// A whole build from nothing on two slow cores stays below this.
 const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
+/// A thousand kills take a quarter of an hour.
+const SOAK_LIMIT: Duration = Duration::from_secs(4 * 60 * 60);
 /// All browser and SDK tests together.
 const END_TO_END_LIMIT: Duration = Duration::from_secs(25 * 60);
 
@@ -84,21 +86,29 @@ pub(crate) fn bench(root: &Path, name: &str, rest: &[&str]) -> Result<(), Failur
         environment::prepare_tests()?;
     }
     if ["joins", "memory", "turn", "collector"].contains(&name) {
-        // These measure the real server.
-        let built = process::run(
-            cargo(root, &["build", "--quiet", "--release", "--package", "fanlight"]),
-            BUILD_LIMIT,
-            |line| println!("{line}"),
-        )?;
-        if !built.success {
-            return Err("the server does not build".to_string());
-        }
+        build_server(root)?;
     }
-    let mut command = Command::new("cargo");
-    command.args(["run", "--quiet", "--release", "--package", "fanlight-bench", "--", name]);
-    command.args(rest).current_dir(root);
-    let ended = process::run(command, BUILD_LIMIT, |line| println!("{line}"))?;
-    if ended.success { Ok(()) } else { Err(format!("bench {name} failed")) }
+    run_bench(root, name, rest, BUILD_LIMIT)
+}
+
+/// Kills the real server over and over, and looks for what it had answered.
+pub(crate) fn soak(root: &Path, rest: &[&str]) -> Result<(), Failure> {
+    build_server(root)?;
+    run_bench(root, "soak", rest, SOAK_LIMIT)
+}
+
+fn build_server(root: &Path) -> Result<(), Failure> {
+    let build = cargo(root, &["build", "--quiet", "--release", "--package", "fanlight"]);
+    let built = process::run(build, BUILD_LIMIT, |line| println!("{line}"))?;
+    if built.success { Ok(()) } else { Err("the server does not build".to_string()) }
+}
+
+fn run_bench(root: &Path, name: &str, rest: &[&str], limit: Duration) -> Result<(), Failure> {
+    let mut command =
+        cargo(root, &["run", "--quiet", "--release", "--package", "fanlight-bench", "--", name]);
+    command.args(rest);
+    let ended = process::run(command, limit, |line| println!("{line}"))?;
+    if ended.success { Ok(()) } else { Err(format!("{name} failed")) }
 }
 
 fn close(total: Counts) -> Result<(), Failure> {

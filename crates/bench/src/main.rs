@@ -20,6 +20,7 @@ mod plane;
 mod process;
 mod sctp;
 mod server;
+mod soak;
 mod sockets;
 mod stage;
 mod turn;
@@ -49,8 +50,9 @@ fn main() -> ExitCode {
         ["turn", part] => turn::run_part(part),
         ["accounting"] => accounting::run(),
         ["accounting", part] => accounting::run_part(part),
+        ["soak", rest @ ..] => soak::run(rest),
         ["collector", rest @ ..] => collector::run(rest),
-        _ => Err("fanlight-bench plane|sockets|sctp|joins|memory|ice|accounting|turn|collector".into()),
+        _ => Err("fanlight-bench plane|sockets|sctp|joins|memory|ice|accounting|turn|collector|soak".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

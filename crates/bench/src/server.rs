@@ -4,8 +4,10 @@ use crate::Failure;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// A server that does not listen after this has failed.
 const START_MAX: Duration = Duration::from_secs(20);
@@ -17,6 +19,8 @@ pub(crate) struct Server {
     pub(crate) pid: u32,
     pub(crate) address: SocketAddr,
     data_dir: PathBuf,
+    /// The data directory, if it goes with the server.
+    own: Option<TempDir>,
 }
 
 impl Server {
@@ -27,21 +31,31 @@ impl Server {
 
     /// The same with more in its configuration.
     pub(crate) fn start_with(more: &str) -> Result<Self, Failure> {
+        let own = TempDir::new()?;
+        let mut server = Self::spawn_in(own.path(), "warn", more)?;
+        server.own = Some(own);
+        until_listening(server.address)?;
+        Ok(server)
+    }
+
+    /// Starts it in a data directory that stays, and does not wait until it listens; it logs from `level` on.
+    pub(crate) fn spawn_in(data_dir: &Path, level: &str, more: &str) -> Result<Self, Failure> {
         let program = std::env::current_exe()?.with_file_name("fanlight");
         if !program.exists() {
             return Err(format!("{} is missing; use: cargo xtask bench", program.display()).into());
         }
-        let data_dir = std::env::temp_dir().join(format!("fanlight-bench-{}", std::process::id()));
-        fs::create_dir_all(&data_dir)?;
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let port = free_tcp_address()?.port();
         let shards = std::thread::available_parallelism()?.get();
         let config = data_dir.join("config.yaml");
-        fs::write(&config, configuration(free_udp_ports(shards)?, shards) + more)?;
-        let child = spawn(&program, &config, port, &data_dir)?;
+        fs::write(&config, configuration(free_udp_ports(shards)?, shards, level) + more)?;
+        let child = spawn(&program, &config, port, data_dir)?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let server = Self { pid: child.id(), child, address, data_dir };
-        until_listening(address)?;
-        Ok(server)
+        Ok(Self { pid: child.id(), child, address, data_dir: data_dir.to_owned(), own: None })
+    }
+
+    /// Waits until it has ended, whatever for.
+    pub(crate) fn wait(&mut self) -> Result<ExitStatus, Failure> {
+        Ok(self.child.wait()?)
     }
 
     /// Its record and what it keeps beside that.
@@ -64,10 +78,9 @@ pub(crate) fn until_listening(address: SocketAddr) -> Result<(), Failure> {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It is our child, and its record is thrown away with it.
+        // It is our child.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.data_dir);
     }
 }
 
@@ -83,9 +96,24 @@ fn spawn(program: &Path, config: &Path, port: u16, data_dir: &Path) -> std::io::
         .spawn()
 }
 
-fn configuration(first: u16, shards: usize) -> String {
+fn configuration(first: u16, shards: usize, level: &str) -> String {
     let last = usize::from(first) + shards - 1;
-    format!("rtc:\n  udp_port: {first}-{last}\n  tcp_port: 0\nlogging:\n  level: warn\n")
+    format!("rtc:\n  udp_port: {first}-{last}\n  tcp_port: 0\nlogging:\n  level: {level}\n")
+}
+
+/// An address of this machine on whose port nobody listens: given to nobody else here, and below the ports that the kernel gives to
+/// whoever connects.
+pub(crate) fn free_tcp_address() -> Result<SocketAddr, Failure> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 100).unwrap_or(0) * 100;
+    for _ in 0..10_000 {
+        let offset = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 20_000 + offset));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    Err("no free TCP ports".into())
 }
 
 /// The first of so many free ports in a row.

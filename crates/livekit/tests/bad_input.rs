@@ -210,3 +210,37 @@ fn an_identity_is_measured_with_the_publish_suffix_behind_it() {
     assert_eq!(publish(longest + 1), (400, text.clone()));
     assert_eq!(publish(500_000), (400, text));
 }
+
+/// The stack of a thread that serves HTTP has 2 MiB; a message of the greatest length nests deeper than any of it holds.
+#[test]
+fn no_depth_of_a_message_or_a_token_overflows_a_small_stack() {
+    let run = || {
+        for nest in ["[", "{\"a\":", "{\"updateMetadata\":{\"attributes\":{\"a\":", "{\"mute\":[{\"sid\":"] {
+            let deep = nest.repeat((2 << 20) / nest.len());
+            fuzzing::fuzz_signal_request(format!("\u{1}{deep}").as_bytes());
+            let payload = URL_SAFE_NO_PAD.encode(format!("{{\"sub\":{deep}"));
+            let header = URL_SAFE_NO_PAD.encode("{\"alg\":\"HS256\"}");
+            fuzzing::fuzz_token(format!("{header}.{payload}.AAAA").as_bytes());
+            fuzzing::fuzz_token(format!("{}.{payload}.AAAA", URL_SAFE_NO_PAD.encode(&deep)).as_bytes());
+        }
+        // A group in a group, and a message in a message of the same field.
+        for start in [0x0b_u8, 0x9b] {
+            let groups = vec![start; 2 << 20];
+            fuzzing::fuzz_signal_request(&[&[0], &groups[..]].concat());
+            fuzzing::fuzz_data_packet(&groups);
+            let join = proto::WrappedJoinRequest { compression: 0, join_request: groups[..500_000].to_vec() };
+            fuzzing::fuzz_join_request(URL_SAFE.encode(join.encode_to_vec()).as_bytes());
+        }
+        let mut nested = Vec::new();
+        for _ in 0..1_000 {
+            let mut outer = vec![0x0a];
+            prost::encoding::encode_varint(nested.len() as u64, &mut outer);
+            outer.extend_from_slice(&nested);
+            nested = outer;
+        }
+        fuzzing::fuzz_signal_request(&[&[0], &nested[..]].concat());
+        fuzzing::fuzz_data_packet(&nested);
+    };
+    let small = std::thread::Builder::new().stack_size(256 << 10).spawn(run).expect("a thread");
+    small.join().expect("no overflow");
+}

@@ -5,8 +5,10 @@ use fanlight_transport::fuzzing;
 
 /// Mutations of each input.
 const MUTATIONS: usize = 300;
+/// Of each of the many inputs of SCTP.
+const SCTP_MUTATIONS: usize = 100;
 /// Of ICE's, each of which makes a certificate and takes hundreds of checks.
-const ICE_MUTATIONS: usize = 60;
+const ICE_MUTATIONS: usize = 20;
 
 #[test]
 fn demultiplexing_survives_its_corpus() {
@@ -35,5 +37,5 @@ fn client_hello_collection_survives_its_corpus() {
 
 #[test]
 fn sctp_survives_its_corpus() {
-    replay("transport_sctp", MUTATIONS, fuzzing::fuzz_sctp);
+    replay("transport_sctp", SCTP_MUTATIONS, fuzzing::fuzz_sctp);
 }

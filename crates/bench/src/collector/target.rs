@@ -1,9 +1,9 @@
 //! The real server, with its collector on ports of its own.
 
 use crate::Failure;
-use crate::server::{Server, until_listening};
+use crate::server::{Server, free_tcp_address, until_listening};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 
 pub(super) struct Target {
     pub(super) server: Server,
@@ -17,7 +17,7 @@ pub(super) struct Counts(String);
 impl Target {
     /// `keys` are lines of `fanlight.collector`, such as `postgres_uri: …`.
     pub(super) fn start(keys: &[String]) -> Result<Self, Failure> {
-        let [collector, exporter] = free_tcp_ports()?;
+        let (collector, exporter) = (free_tcp_address()?, free_tcp_address()?);
         let mut more = format!(
             "fanlight:\n  collector:\n    enabled: true\n    port: {}\n    exporter_port: {}\n",
             collector.port(),
@@ -62,10 +62,4 @@ impl Counts {
         }
         Ok(self.of("stored_objects_total"))
     }
-}
-
-fn free_tcp_ports() -> Result<[SocketAddr; 2], Failure> {
-    let one = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok([one.local_addr()?, other.local_addr()?])
 }
