@@ -2,11 +2,11 @@
 
 use crate::config::{ControlConfig, Limits, RoomDefaults, RoomOptions};
 use crate::directory::{Counts, Occupant, Room, RoomView};
-use crate::output::{Output, ShardIndex, Why};
+use crate::output::{Output, ShardHealth, ShardIndex, Why};
 use fanlight_base::{
     Mono, NodeId, Now, ParticipantSid, PeerKey, Random, Redacted, RoomName, RoomSid, sid_suffix,
 };
-use fanlight_events::{Event, Fact, Refused};
+use fanlight_events::{Event, Fact, FactBody, ParticipantLeft, Refused, RoomEnded};
 use fanlight_sfu::input::{Command, Join};
 use fanlight_sfu::model::{DisconnectReason, ParticipantKind, RoomConfig};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -47,6 +47,12 @@ pub enum JoinError {
     /// Metadata or attributes are over `limit.max_metadata_size` or `limit.max_attributes_size`.
     #[error("metadata or attributes are too long")]
     MetadataTooLong,
+    /// The room's media thread does not turn.
+    #[error("the media thread of this room does not answer; try again later")]
+    RoomUnavailable,
+    /// No media thread turns that could take the room.
+    #[error("no media thread of this node answers; try again later")]
+    NodeUnavailable,
     /// The node is shutting down.
     #[error("node is shutting down")]
     Draining,
@@ -61,6 +67,8 @@ impl JoinError {
             Self::RoomFull => "room_full",
             Self::UnknownPreset => "unknown_preset",
             Self::MetadataTooLong => "metadata_too_long",
+            Self::RoomUnavailable => "room_unavailable",
+            Self::NodeUnavailable => "node_unavailable",
             Self::Draining => "draining",
         }
     }
@@ -83,6 +91,8 @@ pub struct Control {
     ends: BTreeSet<(Mono, RoomSid)>,
     /// Sessions of each shard, for placement.
     load: Vec<u32>,
+    /// How each shard fares.
+    health: Vec<ShardHealth>,
     next_peer: u64,
     tracks: u32,
     bytes_per_s: u64,
@@ -107,6 +117,7 @@ impl Control {
             peers: BTreeMap::new(),
             ends: BTreeSet::new(),
             load: vec![0; usize::from(config.shards.max(1))],
+            health: vec![ShardHealth::Working; usize::from(config.shards.max(1))],
             next_peer: 1,
             tracks: 0,
             bytes_per_s: 0,
@@ -133,7 +144,10 @@ impl Control {
         if !self.names.contains_key(room) && !self.defaults.auto_create && !may_create {
             return Err(JoinError::RoomNotFound);
         }
-        if self.over_limit() { Err(JoinError::NodeLimit) } else { Ok(()) }
+        if self.over_limit() {
+            return Err(JoinError::NodeLimit);
+        }
+        self.place(room).map(drop)
     }
 
     /// Admits a participant: makes the room if need be, ends an older session of the same identity and sends the join to
@@ -169,9 +183,10 @@ impl Control {
             return Err(JoinError::NodeLimit);
         }
         let options = self.with_preset(options, preset)?;
+        let shard = self.place(name)?;
         Ok(match self.names.get(name) {
             Some(sid) => sid.clone(),
-            None => self.create_room(now, name, &options),
+            None => self.create_room(now, name, &options, shard),
         })
     }
 
@@ -235,6 +250,22 @@ impl Control {
         self.say_drained();
     }
 
+    /// How a shard fares. One that is not working gets no joins; the rooms of one that has ended are lost, and nothing comes
+    /// after that.
+    pub fn handle_shard_health(&mut self, now: Now, shard: ShardIndex, health: ShardHealth) {
+        let Some(known) = self.health.get_mut(usize::from(shard.0)) else { return };
+        if *known == ShardHealth::Ended {
+            return;
+        }
+        *known = health;
+        if health == ShardHealth::Ended {
+            let lost = self.rooms.iter().filter(|(_, room)| room.shard == shard);
+            for sid in lost.map(|(sid, _)| sid.clone()).collect::<Vec<_>>() {
+                self.lose_room(now, &sid);
+            }
+        }
+    }
+
     /// What this node carries, as its shards counted it; for `limit.num_tracks` and `limit.bytes_per_sec`.
     pub const fn handle_load(&mut self, tracks: u32, bytes_per_s: u64) {
         self.tracks = tracks;
@@ -283,9 +314,9 @@ impl Control {
     }
 
     /// Where a participant of this room would live: a shell refuses joins for a shard that is behind.
-    pub fn shard_for(&self, name: &RoomName) -> ShardIndex {
-        let room = self.names.get(name).and_then(|sid| self.rooms.get(sid));
-        room.map_or_else(|| self.least_loaded(), |room| room.shard)
+    /// `None` when no shard that works may have it.
+    pub fn shard_for(&self, name: &RoomName) -> Option<ShardIndex> {
+        self.place(name).ok()
     }
 
     /// Session id of a participant.
@@ -347,7 +378,10 @@ impl Control {
         }
         let sid = match found {
             Some(sid) => sid,
-            None => self.create_room(now, &request.room, &options),
+            None => {
+                let shard = self.place(&request.room)?;
+                self.create_room(now, &request.room, &options, shard)
+            }
         };
         self.end_older(&sid, &join);
 
@@ -397,7 +431,13 @@ impl Control {
         }
     }
 
-    fn create_room(&mut self, now: Now, name: &RoomName, options: &RoomOptions) -> RoomSid {
+    fn create_room(
+        &mut self,
+        now: Now,
+        name: &RoomName,
+        options: &RoomOptions,
+        shard: ShardIndex,
+    ) -> RoomSid {
         let sid = RoomSid::from(format!("RM_{}", sid_suffix(&mut self.random)));
         let empty_timeout_s = options.empty_timeout_s.unwrap_or(self.defaults.empty_timeout_s);
         let departure_timeout_s = options.departure_timeout_s.unwrap_or(self.defaults.departure_timeout_s);
@@ -414,7 +454,6 @@ impl Control {
             enabled_codecs: self.defaults.enabled_codecs.clone(),
             metadata: options.metadata.clone().unwrap_or_default(),
         };
-        let shard = self.least_loaded();
         let timeouts_s = (empty_timeout_s, departure_timeout_s);
         let room = Room::new(now.mono(), name.clone(), shard, max_participants, timeouts_s);
         let ends_at = room.ends_at();
@@ -445,13 +484,40 @@ impl Control {
         self.send_to_shard(shard, Command::CloseRoom { room: sid.clone(), reason, record });
     }
 
-    /// Fewest sessions, then fewest rooms, then the lowest number.
-    fn least_loaded(&self) -> ShardIndex {
+    /// The record hears the end of everybody in it, which the room's shard does not say any more.
+    fn lose_room(&mut self, now: Now, sid: &RoomSid) {
+        let Some(room) = self.rooms.get(sid) else { return };
+        for peer in room.occupants.keys() {
+            let Some(occupant) = self.peers.get(peer) else { continue };
+            let left = ParticipantLeft { reason: "crash".to_owned(), was_active: occupant.active };
+            self.outputs.push_back(fact(now, sid.clone(), occupant.sid.clone(), left));
+        }
+        let ended = RoomEnded { reason: "crash".to_owned() };
+        self.outputs.push_back(fact(now, sid.clone(), ParticipantSid::default(), ended));
+        self.handle_room_closed(now, sid);
+    }
+
+    /// The shard of this room, if there is one, or where it would be made.
+    fn place(&self, name: &RoomName) -> Result<ShardIndex, JoinError> {
+        match self.names.get(name).and_then(|sid| self.rooms.get(sid)) {
+            Some(room) if self.works(room.shard) => Ok(room.shard),
+            Some(_) => Err(JoinError::RoomUnavailable),
+            None => self.least_loaded().ok_or(JoinError::NodeUnavailable),
+        }
+    }
+
+    fn works(&self, shard: ShardIndex) -> bool {
+        self.health.get(usize::from(shard.0)) == Some(&ShardHealth::Working)
+    }
+
+    /// Of those that work: fewest sessions, then fewest rooms, then the lowest number.
+    fn least_loaded(&self) -> Option<ShardIndex> {
         let rooms_on = |shard: u16| self.rooms.values().filter(|room| room.shard.0 == shard).count();
         (0u16..)
             .zip(&self.load)
+            .filter(|(shard, _)| self.works(ShardIndex(*shard)))
             .min_by_key(|(shard, load)| (**load, rooms_on(*shard)))
-            .map_or(ShardIndex(0), |(shard, _)| ShardIndex(shard))
+            .map(|(shard, _)| ShardIndex(shard))
     }
 
     fn counted(&self, room: &Room, except: Option<&fanlight_base::Identity>) -> u32 {
@@ -504,14 +570,8 @@ impl Control {
     }
 
     fn refused(&mut self, now: Now, error: JoinError) {
-        let fact = Fact {
-            unix_ms: now.unix_ms(),
-            room: RoomSid::default(),
-            participant: ParticipantSid::default(),
-            track: fanlight_base::TrackSid::default(),
-            body: Refused { what: "join".to_owned(), why: error.as_str().to_owned() }.into(),
-        };
-        self.outputs.push_back(Output::Event(Box::new(Event::Fact(fact))));
+        let refused = Refused { what: "join".to_owned(), why: error.as_str().to_owned() };
+        self.outputs.push_back(fact(now, RoomSid::default(), ParticipantSid::default(), refused));
     }
 
     fn say_drained(&mut self) {
@@ -520,4 +580,10 @@ impl Control {
             self.outputs.push_back(Output::Drained);
         }
     }
+}
+
+fn fact(now: Now, room: RoomSid, participant: ParticipantSid, body: impl Into<FactBody>) -> Output {
+    let track = fanlight_base::TrackSid::default();
+    let fact = Fact { unix_ms: now.unix_ms(), room, participant, track, body: body.into() };
+    Output::Event(Box::new(Event::Fact(fact)))
 }

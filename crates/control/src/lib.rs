@@ -12,4 +12,4 @@ mod output;
 pub use config::{ControlConfig, Limits, PLAYABLE_CODECS, RoomDefaults, RoomOptions};
 pub use control::{Control, JoinError, JoinRequest};
 pub use directory::{Counts, RoomView};
-pub use output::{Output, ShardIndex, Why};
+pub use output::{Output, ShardHealth, ShardIndex, Why};

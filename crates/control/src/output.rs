@@ -8,6 +8,17 @@ use fanlight_sfu::input::Command;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardIndex(pub u16);
 
+/// How a shard fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShardHealth {
+    /// It turns.
+    Working,
+    /// It does not turn, and may go on later.
+    Stuck,
+    /// It will not turn any more.
+    Ended,
+}
+
 /// One output.
 #[derive(Debug)]
 pub enum Output {

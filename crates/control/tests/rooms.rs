@@ -4,10 +4,10 @@
 
 use fanlight_base::{Mono, NodeId, Now, ParticipantSid, PeerKey, Random, RoomSid};
 use fanlight_control::{
-    Control, ControlConfig, JoinError, JoinRequest, Limits, Output, RoomDefaults, RoomOptions, ShardIndex,
-    Why,
+    Control, ControlConfig, JoinError, JoinRequest, Limits, Output, RoomDefaults, RoomOptions, ShardHealth,
+    ShardIndex, Why,
 };
-use fanlight_events::{Event, FactBody, Refused};
+use fanlight_events::{Event, FactBody, ParticipantLeft, Refused, RoomEnded};
 use fanlight_sfu::input::{Command, Join, Layout, Quirks};
 use fanlight_sfu::model::{DisconnectReason, ParticipantKind, Permission};
 
@@ -323,6 +323,70 @@ fn empty_rooms_are_spread_too() {
 }
 
 #[test]
+fn a_stuck_shard_gets_no_rooms_and_no_joins_until_it_works_again() {
+    let mut control = Control::new(ControlConfig { shards: 2, ..config() });
+    let alice = control.handle_join(at(0), request("a", "alice")).unwrap();
+    assert_eq!(control.shard_of(alice), Some(ShardIndex(0)));
+    drain(&mut control);
+    control.handle_shard_health(at(1), ShardIndex(0), ShardHealth::Stuck);
+    for (name, identity) in [("b", "bob"), ("c", "carol"), ("d", "dave")] {
+        let peer = control.handle_join(at(1), request(name, identity)).unwrap();
+        assert_eq!(control.shard_of(peer), Some(ShardIndex(1)));
+    }
+    drain(&mut control);
+    assert_eq!(control.check(&"a".into(), false), Err(JoinError::RoomUnavailable));
+    assert_eq!(control.handle_join(at(1), request("a", "erin")), Err(JoinError::RoomUnavailable));
+    assert_eq!(drain(&mut control).0, ["refused join room_unavailable"], "nothing goes to the shard");
+    let again = control.handle_create_room(at(1), &"a".into(), &RoomOptions::default(), "");
+    assert_eq!(again, Err(JoinError::RoomUnavailable));
+    control.handle_shard_health(at(2), ShardIndex(0), ShardHealth::Working);
+    let erin = control.handle_join(at(2), request("a", "erin")).unwrap();
+    let fresh = control.handle_join(at(2), request("e", "frank")).unwrap();
+    assert_eq!([erin, fresh].map(|peer| control.shard_of(peer)), [Some(ShardIndex(0)); 2]);
+}
+
+#[test]
+fn a_node_without_a_shard_that_works_takes_nobody() {
+    let mut control = control();
+    control.handle_shard_health(at(0), ShardIndex(0), ShardHealth::Stuck);
+    control.handle_shard_health(at(0), ShardIndex(7), ShardHealth::Working);
+    assert_eq!(control.check(&"r".into(), false), Err(JoinError::NodeUnavailable));
+    assert_eq!(control.handle_join(at(0), request("r", "alice")), Err(JoinError::NodeUnavailable));
+    assert!(control.room(&"r".into()).is_none(), "a refused join makes no room");
+    assert_eq!(
+        JoinError::NodeUnavailable.to_string(),
+        "no media thread of this node answers; try again later"
+    );
+}
+
+#[test]
+fn the_rooms_of_a_shard_that_has_ended_end_with_it_and_the_record_says_so() {
+    let mut control = Control::new(ControlConfig { shards: 2, ..config() });
+    let alice = control.handle_join(at(0), request("a", "alice")).unwrap();
+    control.handle_active(alice);
+    let bob = control.handle_join(at(0), request("b", "bob")).unwrap();
+    drain(&mut control);
+    control.handle_shard_health(at(1), ShardIndex(0), ShardHealth::Ended);
+    let Output::Event(event) = control.poll_output() else { panic!("the end of a session") };
+    let Event::Fact(fact) = *event else { panic!("a fact") };
+    assert_eq!(fact.body, ParticipantLeft { reason: "crash".to_owned(), was_active: true }.into());
+    let Output::Event(event) = control.poll_output() else { panic!("the end of a room") };
+    let Event::Fact(fact) = *event else { panic!("a fact") };
+    assert_eq!(fact.body, RoomEnded { reason: "crash".to_owned() }.into());
+    assert_eq!(drain(&mut control).0, [""; 0], "nothing is sent to a shard that does not hear");
+    assert_eq!(control.counts().participants_by_shard, [0, 1]);
+    // Whatever is said of it later: it has ended.
+    control.handle_shard_health(at(2), ShardIndex(0), ShardHealth::Working);
+    let again = control.handle_join(at(2), request("a", "alice")).unwrap();
+    assert_eq!([again, bob].map(|peer| control.shard_of(peer)), [Some(ShardIndex(1)); 2]);
+    // A shutdown waits for the rooms that are left.
+    drain(&mut control);
+    control.handle_shutdown();
+    let close = "1: close server_shutdown shutdown";
+    assert_eq!(drain(&mut control).0, [close, close]);
+}
+
+#[test]
 fn a_join_while_the_room_closes_makes_another_room() {
     let mut control = control();
     let alice = control.handle_join(at(0), request("r", "alice")).unwrap();
@@ -405,13 +469,17 @@ fn whatever_happens_the_counts_agree_with_each_other() {
             let index = random.below(peers.len() as u64) as usize;
             peers.get(index).copied().unwrap_or(PeerKey(0))
         };
-        match random.below(8) {
+        match random.below(9) {
             0..=2 => peers.extend(control.handle_join(now, request(&room, &identity))),
             3 => peers.extend(control.handle_join(now, dependent(&room, &identity))),
             4 => control.handle_left(now, known(&mut random)),
             5 => control.handle_active(known(&mut random)),
             6 => {
                 control.handle_close_room(&room.as_str().into(), DisconnectReason::RoomDeleted, "deleted");
+            }
+            7 => {
+                let health = [ShardHealth::Working, ShardHealth::Stuck][random.below(2) as usize];
+                control.handle_shard_health(now, ShardIndex(random.below(4) as u16), health);
             }
             _ => control.handle_timeout(now),
         }

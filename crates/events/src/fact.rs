@@ -223,6 +223,13 @@ facts! {
         /// The rule or limit with its value.
         why: String,
     }
+    /// A thread of the server makes no turns, has ended, or makes turns again.
+    ServerThread = "server_thread" {
+        /// Its name.
+        thread: String,
+        /// `stuck`, `ended` or `working`.
+        state: String,
+    }
     /// A bounded queue was full; the count is cumulative for this process.
     QueueRefused = "queue_refused" {
         /// Name of the queue as wire.rs declares it.

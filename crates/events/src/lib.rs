@@ -14,9 +14,9 @@ pub use catalog::{EventDoc, FieldDoc, Lane, catalog, markdown};
 pub use counters::{LayerCounters, TrackCounters};
 pub use fact::{
     ClientFacts, Direction, Fact, FactBody, Kind, ParticipantActive, ParticipantJoined, ParticipantLeft,
-    QueueRefused, Refused, RoomEnded, RoomStarted, TrackChanged, TrackMuted, TrackPublishRequested,
-    TrackPublished, TrackSubscribed, TrackUnmuted, TrackUnpublished, TrackUnsubscribed, TransportSelected,
-    TurnQuotaHit, TurnSessionEnded,
+    QueueRefused, Refused, RoomEnded, RoomStarted, ServerThread, TrackChanged, TrackMuted,
+    TrackPublishRequested, TrackPublished, TrackSubscribed, TrackUnmuted, TrackUnpublished,
+    TrackUnsubscribed, TransportSelected, TurnQuotaHit, TurnSessionEnded,
 };
 pub use sample::{Sample, SampleBody, TrackSample};
 

@@ -9,9 +9,9 @@ use fanlight_shard::MetricsSink;
 use fanlight_store::collector::CollectorSender;
 use fanlight_telemetry::decode::livekit_metrics::{Batch, Sender};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 const BATCHES_MAX: usize = 256;
 /// How long the store may have no room before batches are dropped: as long as a checkpoint may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// A thread that has nothing to do turns this often, so that it can be seen to live.
+const TURN_EVERY: Duration = Duration::from_millis(500);
 /// How soon the store is asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(5);
 
@@ -26,6 +28,7 @@ const AGAIN_AFTER: Duration = Duration::from_millis(5);
 pub(crate) struct MetricsLine {
     batches: SyncSender<ClientMetrics>,
     counters: MetricsCounters,
+    turns: Weak<AtomicU64>,
     thread: JoinHandle<()>,
 }
 
@@ -81,9 +84,11 @@ impl MetricsLine {
     fn with_patience(store: CollectorSender, patience: Duration) -> io::Result<Self> {
         let (batches, waiting) = sync_channel(BATCHES_MAX);
         let counters = MetricsCounters::default();
-        let way = Way { store, counters: counters.clone(), patience, impatient: false };
+        let turns = Arc::new(AtomicU64::new(0));
+        let seen = Arc::downgrade(&turns);
+        let way = Way { store, counters: counters.clone(), patience, impatient: false, turns };
         let thread = thread::Builder::new().name("client-metrics".into()).spawn(move || way.run(&waiting))?;
-        Ok(Self { batches, counters, thread })
+        Ok(Self { batches, counters, turns: seen, thread })
     }
 
     /// Where a media thread puts batches.
@@ -100,6 +105,11 @@ impl MetricsLine {
         self.counters.clone()
     }
 
+    /// How many turns the thread has made; gone when it has ended.
+    pub(crate) fn turns(&self) -> Weak<AtomicU64> {
+        self.turns.clone()
+    }
+
     /// Hands on what waits; the media threads must have ended. `false` when the thread had panicked.
     pub(crate) fn finish(self) -> bool {
         drop(self.batches);
@@ -114,12 +124,19 @@ struct Way {
     patience: Duration,
     /// The store had no room for long; it is not waited for again until it has.
     impatient: bool,
+    /// Turns that have ended; nobody else holds it.
+    turns: Arc<AtomicU64>,
 }
 
 impl Way {
     fn run(mut self, waiting: &Receiver<ClientMetrics>) {
-        for metrics in waiting {
-            self.take(&metrics);
+        loop {
+            match waiting.recv_timeout(TURN_EVERY) {
+                Ok(metrics) => self.take(&metrics),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.turns.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -145,6 +162,7 @@ impl Way {
         let since = Instant::now();
         while !self.store.is_ready() && !self.impatient {
             thread::sleep(AGAIN_AFTER);
+            self.turns.fetch_add(1, Ordering::Relaxed);
             self.impatient = since.elapsed() > self.patience;
         }
         self.impatient &= !self.store.is_ready();

@@ -2,23 +2,24 @@
 
 use crate::load::LoadMeter;
 use fanlight_base::PeerKey;
-use fanlight_control::ShardIndex;
-use fanlight_control::{Control, Output};
+use fanlight_control::{Control, JoinError, JoinRequest, Output, ShardHealth, ShardIndex};
 use fanlight_events::Event;
 use fanlight_http::backend::{Admitted, BackendError, Requests, ToControl};
 use fanlight_http::signals::SignalSender;
 use fanlight_sfu::input::Command;
 use fanlight_shard::{Clock, Control as FromShard, Message, Requested, ShardHandle, SignalSink};
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// Messages handled between two looks at the shards' notes.
 const BATCH_MAX: usize = 64;
-/// Longest sleep; notes of shards wake the thread through the same queue.
-const SLEEP_MAX: Duration = Duration::from_millis(1000);
+/// Longest sleep, so that the thread can be seen to live; notes of shards wake it through the same queue.
+const SLEEP_MAX: Duration = Duration::from_millis(500);
 
 /// How soon a full shard is offered its commands again.
 const RETRY_AFTER: Duration = Duration::from_millis(5);
@@ -33,6 +34,8 @@ pub(crate) enum Input {
     Http(ToControl),
     /// From a shard.
     Shard(FromShard),
+    /// A shard fares otherwise than before.
+    ShardHealth(ShardIndex, ShardHealth),
     /// End all sessions.
     Shutdown,
 }
@@ -48,8 +51,14 @@ pub(crate) struct ControlLoop {
     pub(crate) joining: HashMap<PeerKey, SignalSender>,
     pub(crate) event: Box<dyn FnMut(Event) -> bool + Send>,
     pub(crate) drained: Box<dyn FnMut() + Send>,
-    /// When this thread last turned, on the monotonic clock; health reads it.
-    pub(crate) alive: Arc<AtomicU64>,
+}
+
+/// The running thread.
+#[derive(Debug)]
+pub(crate) struct ControlThread {
+    /// How many turns it has made; gone when it has ended.
+    pub(crate) turns: Weak<AtomicU64>,
+    _thread: JoinHandle<()>,
 }
 
 /// A shard, and what its queue did not take yet.
@@ -93,8 +102,15 @@ impl ShardLine {
 }
 
 impl ControlLoop {
-    /// Runs until every sender of its queue is gone.
-    pub(crate) fn run(mut self) {
+    /// Starts the thread, which runs until every sender of its queue is gone.
+    pub(crate) fn start(self) -> io::Result<ControlThread> {
+        let turns = Arc::new(AtomicU64::new(0));
+        let seen = Arc::downgrade(&turns);
+        let thread = thread::Builder::new().name("control".into()).spawn(move || self.run(&turns))?;
+        Ok(ControlThread { turns: seen, _thread: thread })
+    }
+
+    fn run(mut self, turns: &AtomicU64) {
         let mut wait = SLEEP_MAX;
         loop {
             match self.inputs.recv_timeout(wait) {
@@ -108,7 +124,6 @@ impl ControlLoop {
                 self.drain();
             }
             let now = self.clock.now();
-            self.alive.store(now.mono_ns, Ordering::Relaxed);
             if let Some(load) = self.load.measure(now.mono()) {
                 self.control.handle_load(load.tracks, load.bytes_per_s);
             }
@@ -116,6 +131,7 @@ impl ControlLoop {
             let deadline = self.drain();
             let behind = self.shards.iter().any(|shard| !shard.kept.is_empty());
             wait = deadline.min(if behind { RETRY_AFTER } else { SLEEP_MAX });
+            turns.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -127,26 +143,35 @@ impl ControlLoop {
                 let _ = reply.send(self.control.check(&room, may_create));
             }
             Input::Http(ToControl::Join { request, signals, reply }) => {
-                let shard = self.control.shard_for(&request.room);
-                let Some(line) = self.line(shard).filter(|line| line.kept.len() < KEPT_MAX) else {
-                    // The asking connection may be gone.
-                    let _ = reply.send(Err(BackendError::Overloaded));
-                    return;
-                };
-                let requests = line.requests.clone();
-                let admitted = self.control.handle_join(now, *request);
-                if let Ok(peer) = admitted {
-                    self.joining.insert(peer, signals);
-                }
-                let answer = admitted.map(|peer| Admitted { peer, requests });
-                if let (Err(_), Ok(peer)) = (reply.send(Ok(answer)), admitted) {
+                let answer = self.join(*request, signals);
+                // The asking connection may be gone.
+                if let Err(Ok(Ok(Admitted { peer, .. }))) = reply.send(answer) {
                     self.control.handle_signal_closed(peer);
                 }
             }
             Input::Http(ToControl::Closed { peer }) => self.control.handle_signal_closed(peer),
             Input::Shard(note) => self.handle_shard(note),
+            Input::ShardHealth(shard, health) => self.control.handle_shard_health(now, shard, health),
             Input::Shutdown => self.control.handle_shutdown(),
         }
+    }
+
+    fn join(
+        &mut self,
+        request: JoinRequest,
+        signals: SignalSender,
+    ) -> Result<Result<Admitted, JoinError>, BackendError> {
+        let line = self.line(self.control.shard_for(&request.room));
+        if line.is_some_and(|line| line.kept.len() >= KEPT_MAX) {
+            return Err(BackendError::Overloaded);
+        }
+        let requests = line.map(|line| line.requests.clone());
+        let peer = match self.control.handle_join(self.clock.now(), request) {
+            Ok(peer) => peer,
+            Err(error) => return Ok(Err(error)),
+        };
+        self.joining.insert(peer, signals);
+        requests.map(|requests| Ok(Admitted { peer, requests })).ok_or(BackendError::Gone)
     }
 
     fn handle_shard(&mut self, note: FromShard) {
@@ -158,8 +183,8 @@ impl ControlLoop {
         }
     }
 
-    fn line(&self, shard: ShardIndex) -> Option<&ShardLine> {
-        self.shards.get(usize::from(shard.0))
+    fn line(&self, shard: Option<ShardIndex>) -> Option<&ShardLine> {
+        self.shards.get(usize::from(shard?.0))
     }
 
     fn message(&mut self, command: Command) -> Message {

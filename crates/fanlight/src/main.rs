@@ -8,6 +8,7 @@ mod control_loop;
 mod coturn;
 mod descriptors;
 mod external_ip;
+mod health;
 mod load;
 mod metrics;
 mod net;

@@ -11,6 +11,7 @@ mod rtcstats;
 pub(crate) use collector::ExporterMetrics;
 
 use crate::client_metrics::MetricsCounters;
+use crate::health::{Health, State, ThreadHealth};
 use fanlight_base::Now;
 use fanlight_events::turn::LegCounters;
 use fanlight_http::collector::CollectorApp;
@@ -38,6 +39,7 @@ pub(crate) struct Metrics {
     pub(crate) client_stats: Option<Arc<ClientStats>>,
     pub(crate) client_metrics: Option<MetricsCounters>,
     pub(crate) gate: Gate,
+    pub(crate) health: Health,
 }
 
 /// A leg of what was relayed.
@@ -59,6 +61,7 @@ impl Metrics {
     fn families(&self) -> Vec<MetricFamily> {
         let mut sheet = Sheet::default();
         process(&mut sheet, self.started);
+        threads(&mut sheet, &self.health.threads().collect::<Vec<_>>());
         media(&mut sheet, &self.shards);
         if let Some(acceptor) = &self.acceptor {
             for (name, help, value) in acceptor.snapshot().fields() {
@@ -117,6 +120,24 @@ fn process(sheet: &mut Sheet, started: Now) {
     });
     sheet.gauge("fanlight_start_time_seconds", "When this process began, seconds since 1970.", |to| {
         to.sample(&[], started.unix_ns as f64 / 1e9);
+    });
+}
+
+/// Whether threads turn.
+fn threads(sheet: &mut Sheet, threads: &[ThreadHealth<'_>]) {
+    sheet.gauge(
+        "fanlight_thread_up",
+        "1 while the thread makes turns; 0 when it is stuck or has ended.",
+        |to| {
+            for thread in threads {
+                to.sample(&[("thread", thread.name)], f64::from(u8::from(thread.state == State::Working)));
+            }
+        },
+    );
+    sheet.counter("fanlight_thread_stuck_total", "Times that the thread ended no turn for 1.6 s.", |to| {
+        for thread in threads {
+            to.sample(&[("thread", thread.name)], thread.stuck as f64);
+        }
     });
 }
 
@@ -348,11 +369,15 @@ fn lower(sentence: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::{Job, Watched};
     use fanlight_events::turn::Quota;
+    use fanlight_shard::Clock;
     use fanlight_store::Store;
     use fanlight_telemetry::TurnStatus;
     use std::collections::BTreeMap;
     use std::fmt::Write;
+    use std::sync::Weak;
+    use std::time::Instant;
 
     /// Something of everything.
     fn health() -> TurnHealth {
@@ -391,6 +416,8 @@ mod tests {
         let store = Store::open(dir.path(), settings).expect("it opens");
         let (now, events, monitor) =
             (Now { mono_ns: 0, unix_ns: 9_000_000_000 }, store.sender(), store.turn_monitor());
+        let thread = Watched { name: "shard-0".to_owned(), job: Job::Calls, turns: Weak::new() };
+        let watched = Health::new(&[thread], Clock::new(Instant::now()), store.sender(), None);
         let metrics = Metrics {
             started: now,
             now: Arc::new(move || now),
@@ -403,6 +430,7 @@ mod tests {
             client_stats: None,
             client_metrics: None,
             gate: Gate::default(),
+            health: watched,
         };
         let mut sheet = Sheet { families: metrics.families() };
         store.close();
@@ -496,7 +524,7 @@ mod tests {
             for label in family.get_metric().iter().flat_map(Metric::get_label) {
                 let known = [
                     "version", "shard", "lane", "realm", "type", "reason", "quota", "input", "status",
-                    "code", "method", "host", "url",
+                    "code", "method", "host", "url", "thread",
                 ];
                 assert!(known.contains(&label.name()), "{name} has the label {}", label.name());
             }

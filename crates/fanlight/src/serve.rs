@@ -59,7 +59,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         port => listen_all(&config, port, "prometheus_port")?,
     };
     let collector = CollectorPlan::new(&config)?;
-    let process = Process::start(&config)?;
+    let mut process = Process::start(&config)?;
     let doors = match (collector, process.clients()) {
         (Some(plan), Some(clients)) => CollectorDoors::bind(plan, &clients)?,
         _ => None,
@@ -87,12 +87,18 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
             let _ = stopped.wait_for(|stop| *stop).await;
         }));
     }
-    tokio::select! {
-        () = signals.first() => {}
+    let failed_thread = tokio::select! {
+        () = signals.first() => {
+            tracing::info!("ending sessions; a second signal ends them at once");
+            None
+        }
+        thread = process.failed() => {
+            tracing::error!(thread, "the server cannot go on without this thread: ending sessions");
+            Some(thread)
+        }
         Some(Ok(Err(error))) = serving.join_next() => return Err(error.into()),
         error = failed(doors.as_mut()) => return Err(error.into()),
-    }
-    tracing::info!("ending sessions; a second signal ends them at once");
+    };
     let _ = stop.send(true);
     drop(coturn);
     if let Some(doors) = doors {
@@ -100,7 +106,11 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     }
     let written = process.stop(STOP_WITHIN).await;
     tokio::time::sleep(FLUSH_WITHIN).await;
-    if written { Ok(()) } else { Err("the record could not be written whole".into()) }
+    match failed_thread {
+        Some(thread) => Err(format!("thread {thread} ended; start the server anew").into()),
+        None if !written => Err("the record could not be written whole".into()),
+        None => Ok(()),
+    }
 }
 
 /// Ready when the collector cannot be served any longer.

@@ -3,16 +3,17 @@
 use crate::client_metrics::MetricsLine;
 use crate::collector::{self, CollectorError};
 use crate::config::{self, Config, Coturn};
-use crate::control_loop::{ControlLoop, Input, ShardLine};
+use crate::control_loop::{ControlLoop, ControlThread, Input, ShardLine};
 use crate::coturn::CoturnInputs;
 use crate::external_ip;
+use crate::health::{Health, Job, Watch, Watched};
 use crate::load::LoadMeter;
 use crate::metrics::Metrics;
 use crate::net::{self, TCP_PORT_DEFAULT};
 use crate::record::OwnRecord;
 use crate::turn::TurnPlan;
-use fanlight_base::{NodeId, Now, Protocol, Random, sid_suffix};
-use fanlight_control::{Control, ControlConfig, Limits, RoomDefaults};
+use fanlight_base::{NodeId, Protocol, Random, sid_suffix};
+use fanlight_control::{Control, ControlConfig, Limits, RoomDefaults, ShardIndex};
 use fanlight_events::Event;
 use fanlight_http::backend::{Backend, BackendError, Records};
 use fanlight_http::collector::CollectorApp;
@@ -33,9 +34,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -52,7 +51,8 @@ pub(crate) struct Process {
     pub(crate) media: Media,
     inputs: SyncSender<Input>,
     drained: oneshot::Receiver<()>,
-    control: JoinHandle<()>,
+    watch: Watch,
+    control: ControlThread,
     shards: Vec<Shard>,
     acceptor: Option<Acceptor>,
     turn: Option<TurnThread>,
@@ -112,7 +112,6 @@ impl Process {
             room: room_defaults(config),
             random: random.fork(),
         });
-        let alive = Arc::new(AtomicU64::new(clock.now().mono_ns));
         let (say_drained, drained) = oneshot::channel();
         let state = ControlLoop {
             control,
@@ -123,28 +122,29 @@ impl Process {
             joining: HashMap::new(),
             event: event_sink(events),
             drained: once(say_drained),
-            alive: Arc::clone(&alive),
         };
-        let control = std::thread::Builder::new().name("control".into()).spawn(move || state.run())?;
-        let server = Server {
-            node,
-            keys: config.token_keys(),
-            limits,
-            ice_lite: config.rtc.use_ice_lite,
-            ice_servers,
-        };
+        let control = state.start()?;
+        let calls =
+            Threads { control: &control, shards: &shards, acceptor: acceptor.as_ref(), turn: turn.as_ref() };
+        let threads = calls.and_those_of_the_record(&store, clients.as_ref());
+        let reports = clients.as_ref().map(|clients| clients.store.sender());
+        let health = Health::new(&threads, clock, store.sender(), reports);
+        let watch = Watch::start(threads, health, inputs.clone())?;
+        let keys = config.token_keys();
+        let server = Server { node, keys, limits, ice_lite: config.rtc.use_ice_lite, ice_servers };
+        let health = watch.health.clone();
         let app = App {
             server: Arc::new(server),
             backend: backend(inputs.clone()),
             record: Records::new(own_record(config, &store)?),
             now: Arc::new(move || clock.now()),
-            alive: Arc::new(move || last_alive(&alive, clock.now())),
+            health: Arc::new(move || health.node()),
             meet: config.meet,
             client_stats: clients.as_ref().map(|clients| clients.door(config)).transpose()?,
             dev: config.dev,
             gate: Gate::default(),
         };
-        Ok(Self { app, media, inputs, drained, control, shards, acceptor, turn, store, clients })
+        Ok(Self { app, media, inputs, drained, watch, control, shards, acceptor, turn, store, clients })
     }
 
     /// What Prometheus reads.
@@ -161,12 +161,18 @@ impl Process {
             client_stats: self.app.client_stats.clone(),
             client_metrics: self.clients.as_ref().map(|clients| clients.metrics.counters()),
             gate: self.app.gate.clone(),
+            health: self.watch.health.clone(),
         }
     }
 
     /// The way of clients' reports to their store, when it is open.
     pub(crate) fn clients(&self) -> Option<CollectorSender> {
         self.clients.as_ref().map(|clients| clients.store.sender())
+    }
+
+    /// Ready when a thread has ended without which there is nothing to serve; the thread's name.
+    pub(crate) async fn failed(&mut self) -> String {
+        self.watch.ended().await
     }
 
     /// What tells of coturn, as configured; whoever gets it runs it.
@@ -178,12 +184,14 @@ impl Process {
     /// Ends all sessions with a leave, then the threads, then closes the record. Returns false when the record could not
     /// be written whole.
     pub(crate) async fn stop(self, patience: std::time::Duration) -> bool {
-        let Self { app, inputs, drained, control, shards, acceptor, turn, store, clients, media: _ } = self;
+        let Self { app, inputs, drained, watch, control, shards, acceptor, turn, store, clients, .. } = self;
         if inputs.send(Input::Shutdown).is_ok() && tokio::time::timeout(patience, drained).await.is_err() {
             tracing::warn!("not every session ended within {} s", patience.as_secs());
         }
         drop(app);
         tokio::task::spawn_blocking(move || {
+            // It holds a way to the control thread, and would take the ends that follow for faults.
+            watch.stop();
             if let Some(acceptor) = acceptor {
                 acceptor.stop();
             }
@@ -210,6 +218,39 @@ impl Process {
         .await
         .unwrap_or(false)
     }
+}
+
+/// The threads that calls need.
+struct Threads<'a> {
+    control: &'a ControlThread,
+    shards: &'a [Shard],
+    acceptor: Option<&'a Acceptor>,
+    turn: Option<&'a TurnThread>,
+}
+
+impl Threads<'_> {
+    /// All threads that are looked at.
+    fn and_those_of_the_record(self, store: &Store, clients: Option<&Clients>) -> Vec<Watched> {
+        let calls = |name: &str, turns| Watched { name: name.to_owned(), job: Job::Calls, turns };
+        let record = |name: &str, turns| Watched { name: name.to_owned(), job: Job::Record, turns };
+        let shards = self.shards.iter().zip(0u16..).map(|(shard, index)| Watched {
+            name: shard_name(index),
+            job: Job::Shard(ShardIndex(index)),
+            turns: shard.turns.clone(),
+        });
+        shards
+            .chain([calls("control", self.control.turns.clone())])
+            .chain(self.acceptor.map(|acceptor| calls("ice-tcp", acceptor.turns.clone())))
+            .chain(self.turn.map(|turn| calls("turn", turn.turns.clone())))
+            .chain([record("store", store.turns())])
+            .chain(clients.map(|clients| record("collector", clients.store.turns())))
+            .chain(clients.map(|clients| record("client-metrics", clients.metrics.turns())))
+            .collect()
+    }
+}
+
+fn shard_name(index: u16) -> String {
+    format!("shard-{index}")
 }
 
 impl Clients {
@@ -331,7 +372,7 @@ impl MediaPlan {
     ) -> Result<Vec<Shard>, Box<dyn Error>> {
         let certificate = Certificate::generate()?;
         let mut shards = Vec::new();
-        for (index, port) in self.udp_ports.iter().enumerate() {
+        for (index, port) in (0u16..).zip(&self.udp_ports) {
             let mut endpoints = Vec::new();
             let udp = net::with_port(&self.addresses, *port);
             for address in &udp {
@@ -343,7 +384,7 @@ impl MediaPlan {
             let mut seed = [0; 32];
             random.fill(&mut seed);
             let sfu = Sfu::new(SfuConfig {
-                shard: u16::try_from(index).unwrap_or(u16::MAX),
+                shard: index,
                 seed,
                 certificate: certificate.clone(),
                 anchor: ClockAnchor::new(anchor, fanlight_base::Mono::default()),
@@ -351,8 +392,14 @@ impl MediaPlan {
                 texts: self.texts,
                 envelope: fanlight_livekit::data::ENVELOPE,
             });
-            let name = format!("shard-{index}");
-            shards.push(Shard::start(name, sfu, Clock::new(anchor), endpoints, turn.cloned(), sinks())?);
+            shards.push(Shard::start(
+                shard_name(index),
+                sfu,
+                Clock::new(anchor),
+                endpoints,
+                turn.cloned(),
+                sinks(),
+            )?);
         }
         Ok(shards)
     }
@@ -434,11 +481,6 @@ fn once(sender: oneshot::Sender<()>) -> Box<dyn FnMut() + Send> {
             let _ = sender.send(());
         }
     })
-}
-
-fn last_alive(mono_ns: &AtomicU64, now: Now) -> Now {
-    let age_ns = now.mono_ns.saturating_sub(mono_ns.load(Ordering::Relaxed));
-    Now { mono_ns: now.mono_ns.saturating_sub(age_ns), unix_ns: now.unix_ns.saturating_sub(age_ns) }
 }
 
 fn system_seed() -> Result<[u8; 32], Box<dyn Error>> {

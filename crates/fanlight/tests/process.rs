@@ -1,174 +1,18 @@
 //! The program as its operator meets it: command line, configuration, messages, signals.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod server;
+
+use server::*;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 #[path = "process/signalling.rs"]
 mod signalling;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_fanlight");
-/// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
-const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
-const LONG_SECRET: &str = "0123456789012345678901234567890123456789";
-/// What the machine may have set.
-const VARIABLES: [&str; 3] = ["LIVEKIT_KEYS", "NODE_IP", "FANLIGHT_LOG"];
-
-fn command() -> Command {
-    let mut command = Command::new(PROGRAM);
-    for variable in VARIABLES {
-        command.env_remove(variable);
-    }
-    command
-}
-
-/// `exec` keeps the process, so that signals reach the server.
-fn command_with_mask(mask: &str) -> Command {
-    let mut command = Command::new("sh");
-    for variable in VARIABLES {
-        command.env_remove(variable);
-    }
-    command.args(["-c", &format!("umask {mask}; exec \"$0\" \"$@\""), PROGRAM]);
-    command
-}
-
-fn run(arguments: &[&str]) -> Output {
-    command().args(arguments).output().expect("it starts")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// A folder of one test, removed with it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("fanlight-process-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).expect("a folder");
-        Self(path)
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.0.join(name).to_str().expect("a plain path").to_owned()
-    }
-
-    fn write(&self, name: &str, text: &str) -> String {
-        fs::write(self.0.join(name), text).expect("written");
-        self.file(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn free_tcp() -> u16 {
-    TcpListener::bind((V4, 0)).and_then(|listener| listener.local_addr()).expect("a port").port()
-}
-
-/// The first of two free neighbours.
-fn free_udp_pair() -> u16 {
-    for _ in 0..100 {
-        let Ok(first) = UdpSocket::bind((V4, 0)) else { continue };
-        let port = first.local_addr().expect("bound").port();
-        if port < u16::MAX && UdpSocket::bind((V4, port + 1)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no two neighbouring UDP ports are free");
-}
-
-/// A server with what it prints; ended with the test.
-struct Server {
-    child: Child,
-    port: u16,
-    greeting: String,
-    folder: Folder,
-}
-
-impl Server {
-    /// Starts it with `--dev` and this configuration besides its ports.
-    fn start(configuration: &str) -> Self {
-        let folder = Folder::new();
-        let (port, udp) = (free_tcp(), free_udp_pair());
-        let rtc = format!("rtc:\n  udp_port: {udp}-{}\n  tcp_port: {}\n", udp + 1, free_tcp());
-        let config = folder.write("config.yaml", &format!("{rtc}{configuration}"));
-        let log = fs::File::create(folder.file("log")).expect("a log");
-        // The mask of most machines: what is to be private is so by itself.
-        let mut child = command_with_mask("022")
-            .args(["--dev", "--config", &config, "--port", &port.to_string()])
-            .args(["--data-dir", &folder.file("data")])
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .expect("it starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let mut greeting = String::new();
-        // The record is named last.
-        while !greeting.contains("record ") {
-            let Some(Ok(line)) = lines.next() else {
-                let log = fs::read_to_string(folder.file("log")).unwrap_or_default();
-                panic!("it ended before it served: {greeting}\n{log}");
-            };
-            greeting.push_str(&line);
-            greeting.push('\n');
-        }
-        Self { child, port, greeting, folder }
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
-        assert!(sent.expect("kill runs").success());
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
-                return status;
-            }
-            assert!(Instant::now() < end, "it does not end: {}", self.log());
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.folder.file("log")).expect("a log")
-    }
-
-    fn greets_with(&self, what: &str) -> &str {
-        self.greeting.lines().find(|line| line.contains(what)).expect("a line")
-    }
-
-    fn get(&self, ip: IpAddr, path: &str) -> String {
-        let mut stream = TcpStream::connect(SocketAddr::new(ip, self.port)).expect("it listens");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n").expect("written");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("an answer");
-        text(&answer)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn it_says_what_it_serves_and_serves_it_on_both_loopback_addresses() {
@@ -200,24 +44,12 @@ fn each_core_has_a_shard_if_there_is_a_port_for_it_and_all_share_one_of_tcp() {
 #[test]
 fn a_signal_ends_sessions_with_a_leave() {
     let mut server = Server::start("");
-    let token = run(&["token", "create", "--room", "r", "--identity", "alice"]);
-    let path = format!("/rtc?access_token={}&protocol=15&sdk=js&version=2.0.0", text(&token.stdout).trim());
-    let mut socket = TcpStream::connect((V4, server.port)).expect("it listens");
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-    );
-    socket.write_all(request.as_bytes()).expect("written");
-    let mut head = [0; 12];
-    socket.read_exact(&mut head).expect("an answer");
-    assert_eq!(text(&head), "HTTP/1.1 101");
+    let (mut socket, status) = server.join("r", "alice");
+    assert_eq!(status, "HTTP/1.1 101");
     server.signal("INT");
-    let mut rest = Vec::new();
-    socket.set_read_timeout(Some(PATIENCE)).expect("set");
-    socket.read_to_end(&mut rest).expect("it closes the connection");
-    // SignalResponse { leave (8): { reason (2): SERVER_SHUTDOWN (3), … } }
-    let leave = rest.windows(4).any(|bytes| bytes[0] == 0x42 && bytes[2..] == [0x10, 3]);
-    assert!(leave, "no leave in the last bytes: {:?}", &rest[rest.len().saturating_sub(40)..]);
+    let rest = rest_of(&mut socket);
+    // SERVER_SHUTDOWN, DISCONNECT
+    assert!(has_leave(&rest, 3, 0), "no leave in {:?}", &rest[rest.len().saturating_sub(40)..]);
     assert!(server.wait().success(), "{}", server.log());
 }
 

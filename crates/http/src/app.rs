@@ -14,7 +14,7 @@ use axum::http::{Request, Response, StatusCode, request::Parts};
 use fanlight_base::Now;
 use fanlight_livekit::admission::{self, Step};
 use fanlight_livekit::head::HEAD_BYTES_MAX;
-use fanlight_livekit::http_rules::{self, Answer, HttpRequest};
+use fanlight_livekit::http_rules::{self, Answer, HttpRequest, NodeHealth};
 use fanlight_livekit::server::Server;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -49,8 +49,8 @@ pub struct App {
     pub record: Records,
     /// Reads the clock.
     pub now: Arc<dyn Fn() -> Now + Send + Sync>,
-    /// When the media side last gave a sign of life.
-    pub alive: Arc<dyn Fn() -> Now + Send + Sync>,
+    /// How the process fares.
+    pub health: Arc<dyn Fn() -> NodeHealth + Send + Sync>,
     /// Serve `/meet`.
     pub meet: bool,
     /// Takes what pages say of their connections; `None` when nothing keeps it.
@@ -237,7 +237,7 @@ async fn route(
     let now = (app.now)();
     match admission::step(&app.server, now, http) {
         Step::Answer(answer) => respond(answer),
-        Step::Health => respond(with_cors(http, http_rules::health(now, (app.alive)()))),
+        Step::Health => respond(with_cors(http, http_rules::health(now, &(app.health)()))),
         Step::Validate(admission) => {
             let (room, may_create) = (admission.request.room.clone(), admission.request.may_create);
             match app.backend.check(room, may_create).await {

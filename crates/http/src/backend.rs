@@ -19,7 +19,12 @@ use fanlight_telemetry::turn_query::{Filter, Page, Slice};
 use serde_json::Value;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::timeout;
+
+/// How long the control thread may take to answer; it never waits, so that it takes some milliseconds.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 /// A message for the control thread.
 #[derive(Debug)]
@@ -111,6 +116,9 @@ pub enum BackendError {
     /// Its queue is full: 503.
     #[error("the server is overloaded; try again")]
     Overloaded,
+    /// It does not answer: 503.
+    #[error("the server does not answer; try again later")]
+    Stuck,
     /// It has ended: 503.
     #[error("the server is shutting down")]
     Gone,
@@ -130,7 +138,7 @@ impl Backend {
     ) -> Result<Result<(), JoinError>, BackendError> {
         let (reply, answer) = oneshot::channel();
         self.send(ToControl::Check { room, may_create, reply })?;
-        answer.await.map_err(|_| BackendError::Gone)
+        in_time(answer).await
     }
 
     /// Asks to join.
@@ -141,7 +149,7 @@ impl Backend {
     ) -> Result<Result<Admitted, JoinError>, BackendError> {
         let (reply, answer) = oneshot::channel();
         self.send(ToControl::Join { request, signals, reply })?;
-        answer.await.map_err(|_| BackendError::Gone)?
+        in_time(answer).await?
     }
 
     /// Says that the signalling connection is gone. Retried by the caller's drop guard when the queue is full.
@@ -152,6 +160,12 @@ impl Backend {
     fn send(&self, message: ToControl) -> Result<(), BackendError> {
         (self.send)(message)
     }
+}
+
+/// The answer; a question that is answered later finds nobody.
+async fn in_time<T>(answer: oneshot::Receiver<T>) -> Result<T, BackendError> {
+    let answer = timeout(ANSWER_WITHIN, answer).await.map_err(|_| BackendError::Stuck)?;
+    answer.map_err(|_| BackendError::Gone)
 }
 
 /// Questions that read the record at one time: more would only wait for the same disk.

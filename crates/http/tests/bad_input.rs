@@ -10,6 +10,7 @@ use fanlight_http::backend::{
 };
 use fanlight_http::signals::SignalSender;
 use fanlight_http::{App, Gate, serve};
+use fanlight_livekit::http_rules::NodeHealth;
 use fanlight_livekit::server::Server;
 use fanlight_livekit::session::MESSAGE_BYTES_MAX;
 use fanlight_livekit::token::{Grants, Keys, VideoGrant, create};
@@ -111,7 +112,7 @@ impl Node {
             backend: backend(Arc::clone(&told)),
             record: Records::new(Nothing),
             now: Arc::new(|| NOW),
-            alive: Arc::new(|| NOW),
+            health: Arc::new(|| NodeHealth { updated: NOW, failures: Vec::new(), warnings: Vec::new() }),
             meet: dev,
             client_stats: None,
             dev,

@@ -11,6 +11,7 @@ use fanlight_http::backend::{
     Stored, Storing,
 };
 use fanlight_http::{App, ClientStats, CollectorKey, RtcStatsSnapshot, serve};
+use fanlight_livekit::http_rules::NodeHealth;
 use fanlight_livekit::server::Server;
 use fanlight_livekit::token::{Grants, Keys, VideoGrant, create};
 use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject, StoredReport};
@@ -181,7 +182,7 @@ impl Node {
             backend: Backend::new(|_| Err(BackendError::Gone)),
             record: Records::new(Three),
             now: Arc::new(|| NOW),
-            alive: Arc::new(|| NOW),
+            health: Arc::new(|| NodeHealth { updated: NOW, failures: Vec::new(), warnings: Vec::new() }),
             meet: false,
             client_stats: collects.then(|| Arc::clone(&door)),
             dev: false,

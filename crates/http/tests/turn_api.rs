@@ -5,6 +5,7 @@ use fanlight_base::{Now, Redacted};
 use fanlight_control::Limits;
 use fanlight_http::backend::{Backend, BackendError, Record, RecordError, Records, Series, Span};
 use fanlight_http::{App, serve};
+use fanlight_livekit::http_rules::NodeHealth;
 use fanlight_livekit::server::Server;
 use fanlight_livekit::token::{Grants, Keys, VideoGrant, create};
 use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject, StoredReport};
@@ -112,7 +113,7 @@ impl Node {
             backend: Backend::new(|_| Err(BackendError::Gone)),
             record: Records::new(asked.clone()),
             now: Arc::new(|| NOW),
-            alive: Arc::new(|| NOW),
+            health: Arc::new(|| NodeHealth { updated: NOW, failures: Vec::new(), warnings: Vec::new() }),
             meet: false,
             client_stats: None,
             dev,

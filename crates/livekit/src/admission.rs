@@ -132,7 +132,10 @@ pub fn validated(request: &HttpRequest<'_>, checked: Result<(), JoinError>) -> A
 pub fn refused(error: JoinError) -> Answer {
     match error {
         JoinError::RoomNotFound => Answer::text(404, error.to_string()),
-        JoinError::NodeLimit | JoinError::Draining => Answer::text(503, error.to_string()),
+        JoinError::NodeLimit
+        | JoinError::RoomUnavailable
+        | JoinError::NodeUnavailable
+        | JoinError::Draining => Answer::text(503, error.to_string()),
         JoinError::RoomFull | JoinError::UnknownPreset | JoinError::MetadataTooLong => {
             Answer::text(500, CLOSED_BY_MEDIA)
         }

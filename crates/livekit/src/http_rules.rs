@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Node statistics older than this make the node unhealthy.
+/// A node whose threads were not looked at for so long is not healthy; LiveKit's limit of its node's statistics.
 pub const HEALTH_MAX_AGE: Duration = Duration::from_secs(4);
 /// Largest form: its token may be as long as one in a head.
 pub const FORM_BYTES_MAX: usize = crate::head::HEAD_BYTES_MAX;
@@ -137,13 +137,28 @@ pub fn not_found() -> Answer {
     Answer::text(404, "404 page not found\n").with("X-Content-Type-Options", "nosniff")
 }
 
-/// The answer of `/`: whether the node's statistics are fresh.
-pub fn health(now: Now, updated: Now) -> Answer {
-    if now.mono().since(updated.mono()) <= HEALTH_MAX_AGE {
-        return Answer::text(200, "OK");
-    }
-    let at = utc(updated.unix_s());
-    Answer::text(406, format!("Not Ready\nNode Updated At {at} +0000 UTC"))
+/// How a node fares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeHealth {
+    /// When its threads were last looked at.
+    pub updated: Now,
+    /// What keeps it from serving calls; a line each.
+    pub failures: Vec<String>,
+    /// What else is wrong with it, while calls are served; a line each.
+    pub warnings: Vec<String>,
+}
+
+/// The answer of `/`, as LiveKit gives it, with a line for each thing that is wrong. What does not keep the node from serving
+/// calls leaves it at 200: whoever restarts unhealthy nodes would end them.
+pub fn health(now: Now, node: &NodeHealth) -> Answer {
+    let fresh = now.mono().since(node.updated.mono()) <= HEALTH_MAX_AGE;
+    let (status, first) = if fresh && node.failures.is_empty() {
+        (200, "OK".to_owned())
+    } else {
+        (406, format!("Not Ready\nNode Updated At {} +0000 UTC", utc(node.updated.unix_s())))
+    };
+    let wrong = node.failures.iter().chain(&node.warnings);
+    Answer::text(status, wrong.fold(first, |text, line| text + "\n" + line))
 }
 
 /// The answer to a preflight request (any `OPTIONS` that names a method), on every path and before any token is read.
@@ -315,9 +330,15 @@ mod tests {
     fn an_old_node_says_when_it_was_last_well() {
         let updated = Now { mono_ns: 1, unix_ns: 1_795_242_420_000_000_000 };
         let now = Now { mono_ns: 5_000_000_000, ..updated };
-        let answer = health(now, updated);
-        assert_eq!(answer.body, "Not Ready\nNode Updated At 2026-11-21 06:27:00 +0000 UTC");
-        assert_eq!(health(updated, updated).status, 200);
+        let mut node = NodeHealth { updated, failures: Vec::new(), warnings: Vec::new() };
+        let not_ready = "Not Ready\nNode Updated At 2026-11-21 06:27:00 +0000 UTC";
+        assert_eq!(health(now, &node).body, not_ready);
+        assert_eq!(health(updated, &node), Answer::text(200, "OK"));
+        node.warnings.push("the record cannot be written".to_owned());
+        assert_eq!(health(updated, &node), Answer::text(200, "OK\nthe record cannot be written"));
+        node.failures.push("thread shard-0 is stuck".to_owned());
+        let both = format!("{not_ready}\nthread shard-0 is stuck\nthe record cannot be written");
+        assert_eq!(health(updated, &node), Answer::text(406, both));
     }
 
     #[test]

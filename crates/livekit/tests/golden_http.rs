@@ -7,7 +7,7 @@ mod support;
 use fanlight_base::Now;
 use fanlight_control::{Control, RoomDefaults};
 use fanlight_livekit::admission::{self, Step};
-use fanlight_livekit::http_rules::{self, Answer, HttpRequest};
+use fanlight_livekit::http_rules::{self, Answer, HttpRequest, NodeHealth};
 use fanlight_livekit::server::Server;
 use fanlight_livekit::session::{Action, Frame, Session};
 use fanlight_sfu::model::{DisconnectReason, RoomConfig};
@@ -94,7 +94,8 @@ impl World {
                 let age_ns = if self.healthy { 0 } else { 5_000_000_000 };
                 let updated =
                     Now { mono_ns: support::NOW.mono_ns - age_ns, unix_ns: 1_795_242_420_000_000_000 };
-                (with_cors(http_rules::health(support::NOW, updated)), Vec::new())
+                let node = NodeHealth { updated, failures: Vec::new(), warnings: Vec::new() };
+                (with_cors(http_rules::health(support::NOW, &node)), Vec::new())
             }
             Step::Validate(admission) => {
                 let checked = self.control.check(&admission.request.room, admission.request.may_create);

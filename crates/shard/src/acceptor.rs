@@ -1,5 +1,6 @@
 //! Accepts ICE-TCP in one place and hands each connection to the shard that its first STUN frame names.
 
+use crate::TURN_EVERY;
 use crate::counters::{AcceptorCounters, SharedAcceptorCounters};
 use crate::worker::{Message, ShardHandle};
 use fanlight_base::{Addresses, Protocol};
@@ -9,9 +10,9 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -37,8 +38,6 @@ const FAILURES_WINDOW: Duration = Duration::from_secs(10);
 const FAILING_HOSTS_MAX: usize = 4096;
 /// Failures that shards have told and this thread has not read yet; more are not told. It reads all of them in each turn.
 const FAILURES_WAITING_MAX: usize = 1024;
-/// Late connections are looked for this often, and listeners that could not accept are asked again.
-const TICK: Duration = Duration::from_secs(1);
 
 const WAKE: Token = Token(usize::MAX);
 const FIRST_PENDING: usize = 1024;
@@ -50,6 +49,8 @@ pub struct Acceptor {
     pub addresses: Vec<SocketAddr>,
     /// What it counts.
     pub counters: SharedAcceptorCounters,
+    /// As [`Shard::turns`](crate::Shard::turns).
+    pub turns: Weak<AtomicU64>,
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
     thread: JoinHandle<()>,
@@ -92,6 +93,8 @@ impl Acceptor {
         let addresses = listeners.iter().map(|(_, bound)| *bound).collect();
         let published = SharedAcceptorCounters::default();
         let (failed, failures) = sync_channel(FAILURES_WAITING_MAX);
+        let turns = Arc::new(AtomicU64::new(0));
+        let seen = Arc::downgrade(&turns);
         let state = Accepting {
             poll,
             listeners,
@@ -104,10 +107,11 @@ impl Acceptor {
             shard_of,
             counters: AcceptorCounters::default(),
             published: published.clone(),
+            turns,
         };
         let flag = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("ice-tcp".into()).spawn(move || state.run(&flag))?;
-        Ok(Self { addresses, counters: published, stop, waker, thread })
+        Ok(Self { addresses, counters: published, turns: seen, stop, waker, thread })
     }
 
     /// Ends the thread; connections already handed over live on.
@@ -134,6 +138,8 @@ struct Accepting<F> {
     shard_of: F,
     counters: AcceptorCounters,
     published: SharedAcceptorCounters,
+    /// Turns that have ended; nobody else holds it.
+    turns: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -159,7 +165,7 @@ impl<F: Fn(&str) -> Option<ShardHandle>> Accepting<F> {
     fn run(mut self, stop: &AtomicBool) {
         let mut events = Events::with_capacity(256);
         while !stop.load(Ordering::Relaxed) {
-            if let Err(error) = self.poll.poll(&mut events, Some(TICK))
+            if let Err(error) = self.poll.poll(&mut events, Some(TURN_EVERY))
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 tracing::error!(%error, "ICE-TCP is no longer accepted");
@@ -176,6 +182,7 @@ impl<F: Fn(&str) -> Option<ShardHandle>> Accepting<F> {
             }
             self.close_late();
             self.published.publish(&self.counters);
+            self.turns.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -14,6 +14,8 @@ mod turn;
 mod udp;
 mod worker;
 
+use std::time::Duration;
+
 pub use acceptor::{Acceptor, AcceptorError};
 pub use clock::Clock;
 pub use counters::{
@@ -25,3 +27,6 @@ pub use udp::{Endpoint, UdpError, bind as bind_udp};
 pub use worker::{
     Control, Message, MetricsSink, Requested, Shard, ShardError, ShardHandle, SignalSink, Sinks,
 };
+
+/// A thread that has nothing to do turns this often, so that it can be seen to live.
+const TURN_EVERY: Duration = Duration::from_millis(500);

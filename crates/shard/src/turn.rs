@@ -23,9 +23,9 @@ use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 /// Where clients come in.
@@ -153,10 +153,12 @@ impl TurnSockets {
         let counters = SharedTurnCounters::default();
         let stop = Arc::new(AtomicBool::new(false));
         let waker = Arc::clone(&self.waker);
-        let worker = worker::Worker::new(self, server, node, clock, shards, event, counters.clone());
+        let turns = Arc::new(AtomicU64::new(0));
+        let seen = Arc::downgrade(&turns);
+        let worker = worker::Worker::new(self, server, node, clock, shards, event, (counters.clone(), turns));
         let flag = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("turn".into()).spawn(move || worker.run(&flag))?;
-        Ok(TurnThread { counters, stop, waker, thread })
+        Ok(TurnThread { counters, turns: seen, stop, waker, thread })
     }
 }
 
@@ -165,6 +167,8 @@ impl TurnSockets {
 pub struct TurnThread {
     /// What it counts.
     pub counters: SharedTurnCounters,
+    /// As [`Shard::turns`](crate::Shard::turns).
+    pub turns: Weak<AtomicU64>,
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
     thread: JoinHandle<()>,

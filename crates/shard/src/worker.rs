@@ -1,5 +1,6 @@
 //! The loop of a media thread.
 
+use crate::TURN_EVERY;
 use crate::acceptor::host;
 use crate::clock::Clock;
 use crate::counters::{Counters, Load, ShardCounters, ShardLoad};
@@ -19,10 +20,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{
     Receiver, SendError, Sender, SyncSender, TryRecvError, TrySendError, channel, sync_channel,
 };
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -40,7 +42,7 @@ const CONNECTIONS_MAX: usize = 16_384;
 const CONNECTIONS_PER_HOST_MAX: usize = 2048;
 /// A connection whose 5-tuple belongs to no transport after so long is closed: its session is over.
 const UNKNOWN_CONNECTION_FOR: Duration = Duration::from_secs(5);
-/// How often connections are looked at for that; an idle shard wakes for it.
+/// How often connections are looked at for that.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
 /// How often the kernel's drop counter is read: a file read that walks all UDP sockets of the machine.
 const KERNEL_DROPS_EVERY: Duration = Duration::from_secs(5);
@@ -204,6 +206,8 @@ pub struct Shard {
     pub counters: Counters,
     /// What it carries, as of the last second.
     pub load: Load,
+    /// How many turns the thread has made, at least one in half a second; gone when the thread has ended.
+    pub turns: Weak<AtomicU64>,
     thread: JoinHandle<()>,
 }
 
@@ -229,6 +233,8 @@ impl Shard {
         let (requests, requested) = channel();
         let (relayed, from_turn) = Way::new(Arc::clone(&waker));
         let (counters, load) = (Counters::default(), Load::default());
+        let turns = Arc::new(AtomicU64::new(0));
+        let seen = Arc::downgrade(&turns);
         let worker = Worker {
             sfu,
             clock,
@@ -255,14 +261,11 @@ impl Shard {
             kernel_drops_due: Mono::default(),
             housekeeping_due: Mono::default(),
             more: Vec::new(),
+            turns,
         };
         let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
-        Ok(Self {
-            handle: ShardHandle { messages: sender, requests, waker, relayed },
-            counters,
-            load,
-            thread,
-        })
+        let handle = ShardHandle { messages: sender, requests, waker, relayed };
+        Ok(Self { handle, counters, load, turns: seen, thread })
     }
 
     /// Ends the thread and waits for it; `false` when it had panicked.
@@ -325,6 +328,8 @@ struct Worker {
     housekeeping_due: Mono,
     /// Sockets and connections of which one turn did not take everything.
     more: Vec<usize>,
+    /// Turns that have ended; nobody else holds it.
+    turns: Arc<AtomicU64>,
 }
 
 /// What was in a queue.
@@ -345,7 +350,7 @@ impl Worker {
             let wait = if hurry {
                 Duration::ZERO
             } else {
-                let retry = if self.undelivered.is_empty() { HOUSEKEEPING_EVERY } else { RETRY_AFTER };
+                let retry = if self.undelivered.is_empty() { TURN_EVERY } else { RETRY_AFTER };
                 deadline.since(self.clock.now().mono()).min(retry)
             };
             if let Err(error) = self.poll.poll(&mut events, Some(wait)) {
@@ -371,6 +376,7 @@ impl Worker {
             deadline = self.drain();
             self.flush();
             self.housekeeping(now);
+            self.turns.fetch_add(1, Ordering::Relaxed);
             if stop {
                 return;
             }

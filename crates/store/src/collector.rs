@@ -30,6 +30,8 @@ use fanlight_telemetry::collector::DedupSettings;
 use health::Monitor;
 use spool::Spool;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -91,6 +93,7 @@ pub struct Collector {
     sender: CollectorSender,
     monitor: Monitor,
     place: String,
+    turns: Weak<AtomicU64>,
     thread: JoinHandle<()>,
 }
 
@@ -126,19 +129,27 @@ impl Collector {
         });
         let (sender, receiver) = queue::channel(&settings, monitor.clone());
         let watched = monitor.clone();
+        let turns = Arc::new(AtomicU64::new(0));
+        let seen = Arc::downgrade(&turns);
         let thread = thread::Builder::new()
             .name("collector".to_owned())
             .spawn(move || {
-                writer::run(settings, sink, spool, &receiver, watched);
+                writer::run(settings, sink, spool, &receiver, watched, turns);
                 drop(lock);
             })
             .map_err(io)?;
-        Ok(Self { sender, monitor, place, thread })
+        Ok(Self { sender, monitor, place, turns: seen, thread })
     }
 
     /// A way to hand reports in; clones of it may outlive the collector, their reports are then refused.
     pub fn sender(&self) -> CollectorSender {
         self.sender.clone()
+    }
+
+    /// How many turns its thread has made, at least one in half a second unless the database keeps it; gone when the thread
+    /// has ended.
+    pub fn turns(&self) -> Weak<AtomicU64> {
+        self.turns.clone()
     }
 
     /// Where reports are kept, for messages.

@@ -167,7 +167,7 @@ fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
 }
 
 /// Device and inode.
-fn place(path: &Path) -> io::Result<(u64, u64)> {
+pub(crate) fn place(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = std::fs::metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
 }

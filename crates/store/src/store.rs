@@ -8,6 +8,8 @@ use fanlight_base::NodeId;
 use fanlight_telemetry::turn_account;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 /// Rooms are kept so many days unless configured otherwise.
@@ -18,6 +20,7 @@ pub const RETENTION_DAYS_DEFAULT: u32 = 90;
 pub struct Store {
     sender: EventSender,
     monitor: TurnMonitor,
+    turns: Weak<AtomicU64>,
     thread: JoinHandle<Closed>,
 }
 
@@ -83,11 +86,13 @@ impl Store {
         let (database, resumed) = Database::open(dir, &settings, writer::now())?;
         let monitor = TurnMonitor::default();
         let watched = monitor.clone();
+        let turns = Arc::new(AtomicU64::new(0));
+        let seen = Arc::downgrade(&turns);
         let thread = thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || writer::run(database, resumed, &settings, &receiver, watched))
+            .spawn(move || writer::run(database, resumed, &settings, &receiver, watched, turns))
             .map_err(|error| StoreError::Io { path: dir.to_owned(), error })?;
-        Ok(Self { sender, monitor, thread })
+        Ok(Self { sender, monitor, turns: seen, thread })
     }
 
     /// A way to hand events in; clones of it may outlive the store, their events are then refused.
@@ -98,6 +103,12 @@ impl Store {
     /// How TURN fares, and where its inputs say how they do; clones may outlive the store.
     pub fn turn_monitor(&self) -> TurnMonitor {
         self.monitor.clone()
+    }
+
+    /// How many turns its thread has made, at least one in half a second unless the disk keeps it; gone when the thread has
+    /// ended.
+    pub fn turns(&self) -> Weak<AtomicU64> {
+        self.turns.clone()
     }
 
     /// Writes what has been sent and waits until that is done, or for three seconds when the disk does not answer.

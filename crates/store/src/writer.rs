@@ -6,6 +6,7 @@ use crate::sqlite::{Database, Resumed};
 use crate::store::{self, Closed};
 use fanlight_base::{Mono, Now};
 use fanlight_telemetry::{Batch, Limits, Output, Pipeline, Settings, Written};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -19,7 +20,9 @@ const GATHER: Duration = Duration::from_millis(10);
 /// The record says at most so often how TURN fares.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// A record that was moved or deleted is noticed by this, also while nothing is written.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A thread that has nothing to do turns this often, so that it can be seen to live.
+pub(crate) const TURN_EVERY: Duration = Duration::from_millis(500);
 /// A disk that does not answer keeps the process from ending this long.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
@@ -40,6 +43,7 @@ pub(crate) fn run(
     settings: &store::Settings,
     receiver: &EventReceiver,
     monitor: TurnMonitor,
+    turns: Arc<AtomicU64>,
 ) -> Closed {
     let settings = Settings {
         limits: Limits::NODE,
@@ -57,6 +61,7 @@ pub(crate) fn run(
         told_at,
         looked_at: Mono::default(),
         shared: Arc::clone(&receiver.shared),
+        turns,
     };
     let mut open = true;
     while open {
@@ -76,12 +81,14 @@ struct Writer {
     looked_at: Mono,
     /// Where it is told whether the record fails.
     shared: Arc<Shared>,
+    /// Turns, and batches written; nobody else holds it.
+    turns: Arc<AtomicU64>,
 }
 
 impl Writer {
     /// Waits for an event until `deadline`, then takes what is there; `false` when it is time to close.
     fn take_turn(&mut self, receiver: &EventReceiver, deadline: Mono) -> bool {
-        let patience = deadline.since(now().mono()).min(LOOK_EVERY);
+        let patience = deadline.since(now().mono()).min(TURN_EVERY);
         let first = match receiver.queue.recv_timeout(patience) {
             Ok(message) => message,
             Err(RecvTimeoutError::Timeout) => {
@@ -130,6 +137,7 @@ impl Writer {
     fn drain(&mut self) -> Mono {
         self.monitor.publish(self.pipeline.turn_status());
         loop {
+            self.turns.fetch_add(1, Ordering::Relaxed);
             match self.pipeline.poll_output() {
                 Output::Write(batch) => {
                     let written = self.write(batch);

@@ -218,6 +218,62 @@ fn what_waits_in_the_spool_is_stored_by_the_next_start() {
 }
 
 #[test]
+fn a_data_directory_that_vanishes_is_told_at_once_and_no_report_is_answered_for_until_it_is_back() {
+    let parent = tempfile::tempdir().unwrap();
+    let (dir, elsewhere) = (parent.path().join("data"), parent.path().join("elsewhere"));
+    let collector = open(&dir);
+    let sender = collector.sender();
+    sender.send_and_wait(report("c1", 0, &[("a", 0)])).unwrap();
+    // Some are in the spool, in a file that is open.
+    let lock = Connection::open(dir.join(CLIENTS_FILE)).unwrap();
+    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    assert!(sender.send_and_wait(report("c1", 1, &[("a", 1)])).unwrap().spooled);
+    std::fs::rename(&dir, &elsewhere).unwrap();
+    drop(lock);
+    // Also while nobody sends anything.
+    wait_for("the trouble told", || {
+        let health = collector.health();
+        health.failing.is_some() && health.spool_failing.is_some()
+    });
+    for step in 2..5 {
+        let refused = sender.send_and_wait(report("c1", step, &[("a", step)])).unwrap_err();
+        assert!(matches!(refused, CollectError::Full(_)), "{refused:?}");
+    }
+    std::fs::rename(&elsewhere, &dir).unwrap();
+    wait_for("the replay", || collector.health().spool_reports_now == 0);
+    wait_for("the trouble over", || {
+        let health = collector.health();
+        health.failing.is_none() && health.spool_failing.is_none()
+    });
+    sender.send_and_wait(report("c1", 6, &[("a", 6)])).unwrap();
+    assert_eq!((count(&dir, "reports"), collector.health().spool_lost_bytes), (3, 0));
+    collector.close();
+}
+
+#[test]
+fn a_database_that_was_deleted_is_told_and_not_made_anew_and_an_older_one_in_its_place_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, older) = (dir.path().join(CLIENTS_FILE), dir.path().join("older.db"));
+    let collector = open(dir.path());
+    let sender = collector.sender();
+    sender.send_and_wait(report("c1", 0, &[("a", 0)])).unwrap();
+    Connection::open(&path).unwrap().execute_batch(&format!("VACUUM INTO '{}'", older.display())).unwrap();
+    sender.send_and_wait(report("c1", 1, &[("a", 1)])).unwrap();
+    for file in ["clients.db", "clients.db-wal", "clients.db-shm"] {
+        std::fs::remove_file(dir.path().join(file)).unwrap();
+    }
+    // It is as before, but the file in which it was is gone.
+    assert!(sender.send_and_wait(report("c1", 2, &[("a", 1)])).unwrap().spooled);
+    assert!(collector.health().failing.is_some_and(|error| error.contains("moved, deleted or replaced")));
+    assert!(!path.exists());
+    std::fs::rename(&older, &path).unwrap();
+    wait_for("the replay", || collector.health().spool_reports_now == 0);
+    let latest = ClientsReader::sqlite(dir.path()).latest(1).unwrap().remove(0);
+    assert!(latest.json.contains("\"value\":1"), "{}", latest.json);
+    collector.close();
+}
+
+#[test]
 fn a_damaged_database_costs_nothing_that_was_answered_when_it_is_repaired() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(CLIENTS_FILE);

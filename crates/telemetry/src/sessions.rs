@@ -105,6 +105,7 @@ impl Sessions {
             | FactBody::TrackUnmuted(_)
             | FactBody::Refused(_)
             | FactBody::QueueRefused(_)
+            | FactBody::ServerThread(_)
             | FactBody::TurnSessionEnded(_)
             | FactBody::TurnQuotaHit(_) => {}
         }

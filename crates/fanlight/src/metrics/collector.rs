@@ -129,6 +129,7 @@ pub(super) fn collector(sheet: &mut Sheet, snapshot: &CollectorSnapshot, health:
         ("known_connections", "connections whose last values are remembered", health.known_connections_now),
         ("known_objects", "objects of these", health.known_objects_now),
         ("failing", "1 while the database takes nothing", u64::from(health.failing.is_some())),
+        ("spool_failing", "1 while the spool takes nothing", u64::from(health.spool_failing.is_some())),
     ] {
         let name = format!("fanlight_collector_{name}");
         sheet.gauge(&name, &format!("Collector: {help}."), |to| to.sample(&[], value as f64));

@@ -3,6 +3,7 @@
 use super::relays::Relays;
 use super::streams::{Listener, Streams};
 use super::{ShardOf, TurnSockets, account};
+use crate::TURN_EVERY;
 use crate::clock::Clock;
 use crate::counters::{SharedTurnCounters, TurnCounters};
 use crate::handover::{Packets, Relayed};
@@ -16,7 +17,8 @@ use mio::{Events, Poll};
 use smol_str::SmolStr;
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -26,7 +28,7 @@ const RUNS_PER_TURN: usize = 256;
 const EVENTS_WAITING_MAX: usize = 131_072;
 /// How soon they are offered again.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
-/// How often streams without an allocation are looked for; an idle thread wakes for it.
+/// How often streams without an allocation are looked for.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
 /// How long the last words wait for room in the store when the thread ends.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(2);
@@ -58,6 +60,8 @@ pub(super) struct Worker {
     more: Vec<usize>,
     /// More runs wait than one turn takes.
     hurry: bool,
+    /// Turns that have ended; nobody else holds it.
+    turns: Arc<AtomicU64>,
 }
 
 impl Worker {
@@ -68,7 +72,7 @@ impl Worker {
         clock: Clock,
         shards: ShardOf,
         event: Box<dyn FnMut(&Event) -> bool + Send>,
-        published: SharedTurnCounters,
+        (published, turns): (SharedTurnCounters, Arc<AtomicU64>),
     ) -> Self {
         Self {
             server,
@@ -91,6 +95,7 @@ impl Worker {
             housekeeping_due: Mono::default(),
             more: Vec::new(),
             hurry: false,
+            turns,
         }
     }
 
@@ -119,6 +124,7 @@ impl Worker {
             deadline = self.drain(now);
             self.flush(now);
             self.housekeeping(now);
+            self.turns.fetch_add(1, Ordering::Relaxed);
             if stop.load(Ordering::Relaxed) {
                 return self.end();
             }
@@ -129,7 +135,7 @@ impl Worker {
         if std::mem::take(&mut self.hurry) || !self.more.is_empty() {
             return Duration::ZERO;
         }
-        let retry = if self.waiting.is_empty() { HOUSEKEEPING_EVERY } else { RETRY_AFTER };
+        let retry = if self.waiting.is_empty() { TURN_EVERY } else { RETRY_AFTER };
         deadline.since(self.clock.now().mono()).min(retry)
     }
 

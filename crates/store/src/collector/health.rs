@@ -49,6 +49,8 @@ pub struct CollectorHealth {
     pub known_objects_now: u64,
     /// Why the database takes nothing now; `None` when it does.
     pub failing: Option<String>,
+    /// Why the spool would take nothing now; `None` when nothing is known to be wrong with it.
+    pub spool_failing: Option<String>,
 }
 
 /// Counts shared by the thread and those who ask.

@@ -22,6 +22,11 @@ pub trait Sink: Send + std::fmt::Debug {
     /// [`CONNECTION_OBJECTS_MAX`](fanlight_telemetry::collector::limits::CONNECTION_OBJECTS_MAX) objects.
     fn last_values(&mut self, key: &ConnectionKey) -> Result<LastValues, SinkError>;
 
+    /// Whether what it writes to is still in its place, as far as that can be told at once; asked every second.
+    fn look(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     /// Deletes a portion of what came before this time, in milliseconds since the Unix epoch; gives back how many objects that
     /// were, and whether there is more.
     fn prune(&mut self, before_ms: u64) -> Result<(u64, bool), SinkError>;

@@ -5,11 +5,13 @@
 //! was never answered for, because a report is only answered when everything before it and itself are synced. Where
 //! reading had come to is not kept: after a restart reports may be read twice, and a database has each once.
 
+use crate::sqlite::place;
 use fanlight_telemetry::collector::ClientReport;
 use flate2::Crc;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Folder of the segments in the data directory.
@@ -128,7 +130,7 @@ impl Spool {
 
     fn write(&mut self, bytes: &[u8], reports: u64) -> io::Result<()> {
         let full = |segment: &Segment| segment.bytes >= SEGMENT_BYTES;
-        if self.writing.is_none() || self.segments.last_key_value().is_none_or(|(_, last)| full(last)) {
+        if !self.is_writing_in_place() || self.segments.last_key_value().is_none_or(|(_, last)| full(last)) {
             self.begin()?;
         }
         let (Some(file), Some(mut last)) = (self.writing.as_mut(), self.segments.last_entry()) else {
@@ -144,6 +146,22 @@ impl Spool {
         segment.bytes += bytes.len() as u64;
         segment.reports += reports;
         Ok(())
+    }
+
+    /// What is written into a file that nobody finds any more is lost.
+    fn is_writing_in_place(&self) -> bool {
+        let (Some(file), Some((number, _))) = (&self.writing, self.segments.last_key_value()) else {
+            return false;
+        };
+        let opened = file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();
+        opened.is_some() && opened == place(&self.path(*number)).ok()
+    }
+
+    /// Whether its folder is in its place.
+    pub(super) fn look(&self) -> io::Result<()> {
+        fs::metadata(&self.folder)
+            .map(drop)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.folder.display())))
     }
 
     fn begin(&mut self) -> io::Result<()> {
@@ -172,7 +190,8 @@ impl Spool {
         while let Some((&number, &segment)) = self.segments.first_key_value() {
             match self.read_segment(number, segment, objects_max) {
                 Ok(chunk) if chunk.reports.is_empty() => self.remove_first()?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // While the folder itself is gone, all may come back with it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && self.folder.is_dir() => {
                     tracing::error!(number, bytes = segment.bytes, "a segment of the spool is gone");
                     self.lost_bytes += segment.bytes;
                     self.remove_first()?;

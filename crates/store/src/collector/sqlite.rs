@@ -8,7 +8,7 @@ pub(super) use read::SqliteLook;
 
 use super::CLIENTS_FILE;
 use super::sink::{Sink, SinkError};
-use crate::sqlite::{int, version};
+use crate::sqlite::{int, place, version};
 use crate::store::StoreError;
 use fanlight_telemetry::collector::limits::CONNECTION_OBJECTS_MAX;
 use fanlight_telemetry::collector::{ConnectionKey, LastValue, LastValues, Planned};
@@ -44,6 +44,8 @@ const PRUNE_ROWS: i64 = 1_024;
 pub struct SqliteSink {
     path: PathBuf,
     connection: Connection,
+    /// Device and inode of the file that was opened.
+    opened: (u64, u64),
     /// Whether the connection is made anew before the next use: after an I/O error its state is not to be trusted.
     reopen: bool,
     /// What is committed, by key.
@@ -61,18 +63,29 @@ impl SqliteSink {
             return Err(StoreError::Newer { path, found, known: VERSION });
         }
         migrate(&mut connection).map_err(sqlite)?;
-        Ok(Self { path, connection, reopen: false, numbers: BTreeMap::new() })
+        let opened = place(&path).map_err(|error| StoreError::Io { path: path.clone(), error })?;
+        Ok(Self { path, connection, opened, reopen: false, numbers: BTreeMap::new() })
     }
 
-    /// Runs `work`, after an error of the disk with a new connection.
+    /// Runs `work`, after an error of the disk, and on another file that was put in place, with a new connection.
     fn with<T>(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<T, rusqlite::Error>,
     ) -> Result<T, SinkError> {
+        let found = place(&self.path).ok();
+        if !self.reopen && found != Some(self.opened) {
+            // The error tells the thread that it knows nothing of what is stored.
+            self.reopen = true;
+            self.numbers.clear();
+            return Err(self.gone());
+        }
         if self.reopen {
+            // Opening would make an empty one.
+            let Some(found) = found else { return Err(self.gone()) };
             let mut connection = connect(&self.path).map_err(away)?;
             migrate(&mut connection).map_err(away)?;
             self.connection = connection;
+            self.opened = found;
             self.reopen = false;
         }
         work(self).map_err(|error| {
@@ -88,6 +101,13 @@ impl SqliteSink {
                 _ => away(error),
             }
         })
+    }
+
+    fn gone(&self) -> SinkError {
+        let path = self.path.display();
+        SinkError::Away(format!(
+            "{path} was moved, deleted or replaced; put it back, or start the server anew"
+        ))
     }
 
     fn write_all(&mut self, now_ms: u64, reports: &[Planned]) -> Result<Vec<bool>, rusqlite::Error> {
@@ -129,6 +149,10 @@ impl Sink for SqliteSink {
 
     fn last_values(&mut self, key: &ConnectionKey) -> Result<LastValues, SinkError> {
         self.with(|sink| last_values(&sink.connection, key))
+    }
+
+    fn look(&mut self) -> Result<(), SinkError> {
+        self.with(|_| Ok(()))
     }
 
     fn prune(&mut self, before_ms: u64) -> Result<(u64, bool), SinkError> {

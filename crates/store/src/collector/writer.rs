@@ -5,12 +5,13 @@ use super::health::Monitor;
 use super::queue::{CollectError, Message, Receiver, Stored, Waiting};
 use super::sink::{Sink, SinkError};
 use super::spool::{Spool, SpoolError};
-use crate::writer::now;
+use crate::writer::{LOOK_EVERY, TURN_EVERY, now};
 use fanlight_base::{Mono, Now};
 use fanlight_telemetry::collector::{ClientReport, Dedup, Planned};
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
@@ -24,8 +25,6 @@ const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 const PRUNE_PAUSE: Duration = Duration::from_millis(250);
 /// Portions deleted after a batch while the database is too large: each has nearly as many objects.
 const SIZE_PORTIONS: usize = 2;
-/// Without anything to do the thread wakes up this often.
-const IDLE: Duration = Duration::from_secs(60);
 const DAY_MS: u64 = 86_400_000;
 
 /// Runs until it is told to close, or nobody is left who could send.
@@ -35,6 +34,7 @@ pub(super) fn run(
     spool: Spool,
     receiver: &Receiver,
     monitor: Monitor,
+    turns: Arc<AtomicU64>,
 ) {
     let started = now().mono();
     let dedup = Dedup::new(settings.dedup, RandomState::new().hash_one(0));
@@ -48,8 +48,11 @@ pub(super) fn run(
         retry_at: started,
         retry_after: RETRY_FIRST,
         prune_at: started,
+        look_at: started,
     };
-    while writer.turn(receiver) {}
+    while writer.turn(receiver) {
+        turns.fetch_add(1, Ordering::Relaxed);
+    }
     writer.finish(receiver);
 }
 
@@ -64,6 +67,8 @@ struct Writer {
     retry_at: Mono,
     retry_after: Duration,
     prune_at: Mono,
+    /// When it is looked next whether database and spool are in their places.
+    look_at: Mono,
 }
 
 /// What has been gathered for one transaction.
@@ -91,6 +96,9 @@ impl Writer {
             self.prune();
         }
         self.prune_to_size();
+        if now().mono() >= self.look_at {
+            self.look(receiver);
+        }
         self.publish();
         !gathered.closed
     }
@@ -98,7 +106,7 @@ impl Writer {
     /// How long nothing is due.
     fn pause(&self, receiver: &Receiver) -> Duration {
         let now = now().mono();
-        let mut until = self.prune_at.min(now + IDLE);
+        let mut until = self.prune_at.min(now + TURN_EVERY);
         if !self.spool.is_empty() || receiver.places.full.load(Ordering::Relaxed) {
             until = until.min(self.retry_at);
         }
@@ -358,6 +366,24 @@ impl Writer {
             Err(error) => self.fails(&error.to_string()),
         }
         receiver.places.full.store(false, Ordering::Relaxed);
+    }
+
+    /// Looks whether what is written to is still there, also while nothing is written.
+    fn look(&mut self, receiver: &Receiver) {
+        self.look_at = now().mono() + LOOK_EVERY;
+        match self.sink.look() {
+            Err(error) => self.fails(&error.to_string()),
+            // Nothing waits whose writing would tell it.
+            Ok(()) if self.spool.is_empty() && !receiver.places.full.load(Ordering::Relaxed) => self.works(),
+            Ok(()) => {}
+        }
+        let trouble = self.spool.look().err().map(|error| error.to_string());
+        self.monitor.change(|health| {
+            if let (Some(error), None) = (&trouble, &health.spool_failing) {
+                tracing::warn!(error, "reports of clients could not be spooled");
+            }
+            health.spool_failing = trouble;
+        });
     }
 
     fn prune(&mut self) {
