@@ -382,6 +382,7 @@ pub(crate) fn sfu_config(anchor: Instant, server: SocketAddr) -> Result<SfuConfi
         candidates: vec![LocalCandidate::new(server, Protocol::Udp)],
         texts: TextLimits::default(),
         envelope: fanlight_livekit::data::ENVELOPE,
+        encode_info: fanlight_livekit::convert::encode_participant,
     })
 }
 

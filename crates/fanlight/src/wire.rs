@@ -391,6 +391,7 @@ impl MediaPlan {
                 candidates,
                 texts: self.texts,
                 envelope: fanlight_livekit::data::ENVELOPE,
+                encode_info: fanlight_livekit::convert::encode_participant,
             });
             shards.push(Shard::start(
                 shard_name(index),

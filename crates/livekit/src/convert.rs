@@ -4,6 +4,7 @@ use fanlight_base::{Identity, TrackSid};
 use fanlight_sfu::input::{AddTrack, AddTrackCodec};
 use fanlight_sfu::model;
 use livekit_protocol as proto;
+use prost::Message;
 use proto::participant_info::State;
 use proto::request_response::{Reason, Request as Echoed};
 
@@ -169,6 +170,11 @@ pub fn participant(info: &model::ParticipantInfo) -> proto::ParticipantInfo {
         capabilities: info.capabilities.clone(),
         ..Default::default()
     }
+}
+
+/// A participant, encoded as it stands in messages.
+pub fn encode_participant(info: &model::ParticipantInfo) -> Vec<u8> {
+    participant(info).encode_to_vec()
 }
 
 /// A track.

@@ -5,6 +5,7 @@
 mod support;
 
 use fanlight_base::{Now, Redacted};
+use fanlight_livekit::convert;
 use fanlight_livekit::session::{Action, Frame, Session, SessionSetup};
 use fanlight_livekit::token::{self, Grants};
 use fanlight_sfu::input::{Quirks, Target};
@@ -76,6 +77,10 @@ fn say(setup: SessionSetup, now: Now, signal: Signal) -> Vec<Value> {
         other => panic!("unexpected {other:?}"),
     };
     actions.into_iter().filter_map(read).collect()
+}
+
+fn shared(info: model::ParticipantInfo) -> model::SharedInfo {
+    model::SharedInfo::new(info, convert::encode_participant)
 }
 
 fn participant(info: &proto::ParticipantInfo) -> model::ParticipantInfo {
@@ -238,18 +243,18 @@ fn ours(recorded: &Said) -> Option<Vec<Value>> {
             let joined = Joined {
                 room: room(join.room.as_ref().unwrap(), trailer),
                 participant: participant(join.participant.as_ref().unwrap()),
-                others: join.other_participants.iter().map(participant).collect(),
+                others: join.other_participants.iter().map(participant).map(shared).collect(),
                 subscriber_primary: join.subscriber_primary,
             };
             say(setup, now, Signal::Joined(Box::new(joined)))
         }
         Said::Update(update) => {
-            let infos = update.participants.iter().map(participant).map(model::SharedInfo::new).collect();
+            let infos = update.participants.iter().map(participant).map(shared).collect();
             say(setup(17), now, Signal::Participants(infos))
         }
         Said::RoomUpdate(update) => {
             let info = room(update.room.as_ref().unwrap(), String::new());
-            say(setup(17), now, Signal::Room(Box::new(info)))
+            say(setup(17), now, Signal::Room(info.into()))
         }
         Said::TrackPublished(published) => {
             let track = Box::new(track(published.track.as_ref().unwrap()));
@@ -417,7 +422,7 @@ fn refreshed_tokens_carry_the_recorded_claims() {
             ..participant(&proto::ParticipantInfo::default())
         };
         let setup = SessionSetup { grants, expires_s: (exp - iat > 600).then_some(exp), ..setup(17) };
-        let said = say(setup, now, Signal::RefreshToken(Box::new(info)));
+        let said = say(setup, now, Signal::RefreshToken(shared(info)));
         let token = said[0]["refreshToken"].as_str().unwrap();
         assert_eq!(claims(token), *recorded, "{}", case["from"]);
         compared += 1;

@@ -4,6 +4,7 @@
 
 mod support;
 
+use fanlight_livekit::convert;
 use fanlight_livekit::session::{Action, Frame, MESSAGE_BYTES_MAX, Session, SessionSetup, UPDATE_BYTES_MAX};
 use fanlight_livekit::token::{Grants, VideoGrant};
 use fanlight_sfu::input::{Quirks, Request};
@@ -369,7 +370,9 @@ fn a_resume_is_refused_and_the_connection_closed() {
 #[test]
 fn large_updates_are_split() {
     let server = support::server(Default::default());
-    let infos = (0..10).map(|_| SharedInfo::new(participant("m".repeat(50_000)))).collect();
+    let infos = (0..10)
+        .map(|_| SharedInfo::new(participant("m".repeat(50_000)), convert::encode_participant))
+        .collect();
     let actions = Session::new(setup()).handle_signal(&server, support::NOW, Signal::Participants(infos));
     assert_eq!(actions.len(), 5);
     let mut participants = 0;

@@ -1,6 +1,6 @@
 //! What an SFU is made with.
 
-use crate::envelope::DataEnvelope;
+use crate::envelope::{DataEnvelope, EncodeInfo};
 use crate::limits::{ATTRIBUTES_BYTES_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX};
 use fanlight_transport::candidate::LocalCandidate;
 use fanlight_transport::{Certificate, ClockAnchor};
@@ -22,6 +22,8 @@ pub struct SfuConfig {
     pub texts: TextLimits,
     /// How data packets are read.
     pub envelope: DataEnvelope,
+    /// How participants are told to clients.
+    pub encode_info: EncodeInfo,
 }
 
 /// Bytes of a participant's texts, as LiveKit's `limit.*`; 0 is no limit.

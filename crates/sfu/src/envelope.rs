@@ -1,7 +1,8 @@
-//! The one thing the SFU has to know of a data packet, without knowing LiveKit's messages.
+//! What the SFU has to read of data packets, and to write of participants, without knowing LiveKit's messages.
 //!
 //! `livekit` supplies the functions as plain pointers in the configuration; they are pure and keep no state.
 
+use crate::model::ParticipantInfo;
 use fanlight_base::{Identity, ParticipantSid};
 
 /// How to read and stamp the packets on the labelled data channels.
@@ -10,6 +11,9 @@ pub struct DataEnvelope {
     /// Reads a packet of `sender` and stamps it with the sender's sid and identity and the channel's kind.
     pub route: fn(&[u8], &Sender<'_>) -> Result<Routed, BadEnvelope>,
 }
+
+/// Encodes a participant for clients: once for each change, however many hear of it.
+pub type EncodeInfo = fn(&ParticipantInfo) -> Vec<u8>;
 
 /// Who sends, and how.
 #[derive(Debug, Clone, Copy)]

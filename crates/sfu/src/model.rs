@@ -4,6 +4,7 @@
 //! Numbers that are LiveKit enums on the wire and mean nothing to the SFU (capabilities, audio features, …) are kept as
 //! the `i32` that came, so that unknown values survive.
 
+use crate::envelope::EncodeInfo;
 use fanlight_base::{Identity, ParticipantSid, Redacted, RoomName, RoomSid, TrackSid};
 use std::collections::BTreeMap;
 
@@ -190,9 +191,48 @@ pub struct Permission {
     pub can_subscribe_metrics: bool,
 }
 
-/// A participant as it is told, made once for each change and shared by all who hear of it.
-#[expect(clippy::disallowed_types, reason = "the payload of an update: as many receivers as a room has")]
-pub type SharedInfo = std::sync::Arc<ParticipantInfo>;
+/// A participant as it is told: made and encoded once for each change, and shared by all who hear of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedInfo(Shared<Encoded>);
+
+/// The payload of an update.
+#[expect(clippy::disallowed_types, reason = "it has as many receivers as the room has participants")]
+type Shared<T> = std::sync::Arc<T>;
+
+#[derive(Debug, PartialEq, Eq)]
+struct Encoded {
+    info: ParticipantInfo,
+    encoded: Box<[u8]>,
+}
+
+impl SharedInfo {
+    /// Encodes it.
+    pub fn new(info: ParticipantInfo, encode: EncodeInfo) -> Self {
+        let encoded = encode(&info).into_boxed_slice();
+        Self(Encoded { info, encoded }.into())
+    }
+
+    /// As it stands in messages to clients.
+    pub fn encoded(&self) -> &[u8] {
+        &self.0.encoded
+    }
+
+    /// About how much memory it takes, bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.info.bytes() + self.0.encoded.len()
+    }
+}
+
+impl std::ops::Deref for SharedInfo {
+    type Target = ParticipantInfo;
+
+    fn deref(&self) -> &ParticipantInfo {
+        &self.0.info
+    }
+}
+
+/// The room as it is told, shared by all who hear of it.
+pub type SharedRoomInfo = Shared<RoomInfo>;
 
 /// A participant as it is told to clients.
 #[derive(Debug, Clone, PartialEq, Eq)]

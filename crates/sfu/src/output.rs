@@ -1,7 +1,7 @@
 //! What an [`Sfu`](crate::Sfu) says to the outside: a closed list of small values.
 
 use crate::input::{AddTrack, Target};
-use crate::model::{DisconnectReason, ParticipantInfo, RoomInfo, SharedInfo, TrackInfo};
+use crate::model::{DisconnectReason, ParticipantInfo, RoomInfo, SharedInfo, SharedRoomInfo, TrackInfo};
 use fanlight_base::{Identity, Mono, ParticipantSid, PeerKey, RoomName, RoomSid, TrackSid};
 use fanlight_events::Event;
 
@@ -143,7 +143,7 @@ pub enum Signal {
     /// Participants that changed, for `update`.
     Participants(Vec<SharedInfo>),
     /// The room changed.
-    Room(Box<RoomInfo>),
+    Room(SharedRoomInfo),
     /// A track may be sent now.
     TrackPublished {
         /// The client's id.
@@ -195,7 +195,7 @@ pub enum Signal {
         request: EchoedRequest,
     },
     /// A new token is due: at the start, every five minutes, after each change of claims.
-    RefreshToken(Box<ParticipantInfo>),
+    RefreshToken(SharedInfo),
     /// The session ends; the connection is closed after this message.
     Leave {
         /// Why.
@@ -210,13 +210,13 @@ impl Signal {
     pub fn bytes(&self) -> usize {
         let content = match self {
             Self::Joined(joined) => {
-                let infos = joined.others.iter().chain([&joined.participant]);
-                joined.room.config.metadata.len() + infos.map(ParticipantInfo::bytes).sum::<usize>()
+                let others = joined.others.iter().map(SharedInfo::bytes).sum::<usize>();
+                joined.room.config.metadata.len() + joined.participant.bytes() + others
             }
             Self::Answer { sdp, mid_to_track, .. } | Self::Offer { sdp, mid_to_track, .. } => {
                 sdp.len() + size_of_val(mid_to_track.as_slice())
             }
-            Self::Participants(infos) => infos.iter().map(|info| info.bytes()).sum(),
+            Self::Participants(infos) => infos.iter().map(SharedInfo::bytes).sum(),
             Self::Room(info) => info.config.metadata.len(),
             Self::TrackPublished { track, .. } => track.bytes(),
             Self::StreamState { streams } => size_of_val(streams.as_slice()),
@@ -288,7 +288,7 @@ pub struct Joined {
     /// The participant itself, still joining.
     pub participant: ParticipantInfo,
     /// Everybody else who is not hidden.
-    pub others: Vec<ParticipantInfo>,
+    pub others: Vec<SharedInfo>,
     /// v0 and may subscribe.
     pub subscriber_primary: bool,
 }

@@ -225,3 +225,40 @@ fn tracks_published_and_ended_all_the_time_cost_a_bounded_number_of_messages() {
         heard.iter().filter(|signal| matches!(signal, Signal::SubscriptionPermission { .. })).count();
     assert!(permissions <= usize::from(TOGGLES) + 10, "{permissions} permissions");
 }
+
+#[test]
+fn a_state_is_made_and_encoded_once_however_many_hear_of_it() {
+    let (mut world, _) = publisher();
+    for peer in 3..8 {
+        world.join(peer, DUAL);
+    }
+    world.request(
+        1,
+        Request::UpdateMetadata {
+            request_id: 1,
+            name: String::new(),
+            metadata: "new".to_owned(),
+            attributes: BTreeMap::new(),
+        },
+    );
+    world.run(SECOND);
+    world.join(8, DUAL);
+    let mut told = BTreeSet::new();
+    let mut hearers = 0;
+    for peer in 1..=8 {
+        for signal in world.signals(peer) {
+            let infos = match signal {
+                Signal::Participants(infos) => infos.as_slice(),
+                Signal::Joined(joined) => &joined.others,
+                Signal::RefreshToken(info) => std::slice::from_ref(info),
+                _ => continue,
+            };
+            for info in infos.iter().filter(|info| info.metadata == "new") {
+                hearers += 1;
+                told.insert((info.version, info.encoded().as_ptr()));
+            }
+        }
+    }
+    assert_eq!(told.len(), 1, "one allocation for all: {told:?}");
+    assert!(hearers >= 9, "{hearers}: seven by update, one by its join, and the participant itself");
+}

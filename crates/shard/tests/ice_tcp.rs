@@ -103,6 +103,7 @@ fn start_shard(
         candidates: vec![LocalCandidate::new(tcp, Protocol::Tcp)],
         texts: TextLimits::default(),
         envelope: DataEnvelope { route: no_data },
+        encode_info: |_| Vec::new(),
     });
     let notes = say.clone();
     let sinks = Sinks {

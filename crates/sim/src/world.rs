@@ -79,6 +79,7 @@ impl World {
             candidates: vec![LocalCandidate::new(server, Protocol::Udp)],
             texts: TextLimits::default(),
             envelope: fanlight_livekit::data::ENVELOPE,
+            encode_info: fanlight_livekit::convert::encode_participant,
         });
         let control = Control::new(ControlConfig {
             node: NodeId::from("ND_sim"),

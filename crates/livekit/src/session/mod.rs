@@ -5,10 +5,12 @@
 //! encoding of the client's last frame, protobuf before the first.
 
 mod description;
+mod reply;
 mod request;
 mod response;
 
 pub(crate) use description::{Description, description};
+use reply::Reply;
 
 use crate::pace::{self, Pace};
 use crate::server::Server;
@@ -220,11 +222,11 @@ impl Session {
         self.counters
     }
 
-    fn send(&mut self, message: proto::signal_response::Message) -> Action {
-        let response = proto::SignalResponse { message: Some(message) };
+    fn send(&mut self, reply: impl Into<Reply>) -> Action {
+        let reply = reply.into();
         // Values outside an enum have no proto-JSON; such a message goes out as protobuf, which every client reads.
-        let text = if self.json { serde_json::to_string(&response).ok() } else { None };
-        let frame = text.map_or_else(|| Frame::Binary(response.encode_to_vec()), Frame::Text);
+        let text = if self.json { reply.json() } else { None };
+        let frame = text.map_or_else(|| Frame::Binary(reply.encode()), Frame::Text);
         let bytes = frame.len();
         self.counters.messages_out += 1;
         self.counters.bytes_out =

@@ -1,5 +1,6 @@
 //! Signals of the SFU to `SignalResponse`.
 
+use super::reply::{Reply, entry_bytes};
 use super::{OWN_TRACKS_MAX, Session, UPDATE_BYTES_MAX};
 use crate::client;
 use crate::convert;
@@ -10,15 +11,16 @@ use fanlight_sfu::input::Target;
 use fanlight_sfu::model::{DisconnectReason, ParticipantInfo, SharedInfo};
 use fanlight_sfu::output::{EchoedRequest, Joined, LeaveAction, RequestReason, Signal};
 use livekit_protocol as proto;
-use prost::Message;
 use proto::request_response::Request as Echoed;
 use proto::signal_response::Message as Said;
 
 impl Session {
     /// The messages a signal becomes: usually one, none for what the client's protocol does not know.
-    pub(super) fn responses(&mut self, server: &Server, now: Now, signal: Signal) -> Vec<Said> {
+    pub(super) fn responses(&mut self, server: &Server, now: Now, signal: Signal) -> Vec<Reply> {
         let said = match signal {
-            Signal::Joined(joined) => Said::Join(self.join(server, now, &joined)),
+            Signal::Joined(joined) => {
+                return vec![Reply::join(self.join(server, now, &joined), joined.others)];
+            }
             Signal::Answer { id, sdp, mid_to_track } => {
                 Said::Answer(description("answer", id, sdp, mid_to_track))
             }
@@ -26,7 +28,7 @@ impl Session {
                 Said::Offer(description("offer", id, sdp, mid_to_track))
             }
             Signal::Trickle { target, candidate, last } => Said::Trickle(trickle(target, &candidate, last)),
-            Signal::Participants(infos) => return updates(&infos),
+            Signal::Participants(infos) => return updates(infos),
             Signal::Room(info) => Said::RoomUpdate(proto::RoomUpdate { room: Some(convert::room(&info)) }),
             Signal::TrackPublished { cid, track } => {
                 self.remember(track.sid.clone());
@@ -72,7 +74,7 @@ impl Session {
             },
             Signal::Leave { reason, action } => self.leave(reason, action),
         };
-        vec![said]
+        vec![said.into()]
     }
 
     /// Protocol 13 brought actions; before it the client only learns whether to come back.
@@ -98,7 +100,6 @@ impl Session {
         proto::JoinResponse {
             room: Some(convert::room(&joined.room)),
             participant: Some(convert::participant(&joined.participant)),
-            other_participants: joined.others.iter().map(convert::participant).collect(),
             server_version: SERVER_VERSION.to_owned(),
             ice_servers: server.ice_servers(now, &joined.participant.sid),
             subscriber_primary: joined.subscriber_primary,
@@ -165,23 +166,22 @@ fn publish_codecs(enabled: &[String], no_h264: bool) -> Vec<proto::Codec> {
     ranked.into_iter().map(|(_, mime)| convert::codec(mime)).collect()
 }
 
-fn updates(infos: &[SharedInfo]) -> Vec<Said> {
-    let mut messages = Vec::new();
+fn updates(infos: Vec<SharedInfo>) -> Vec<Reply> {
+    let mut replies = Vec::new();
     let (mut chunk, mut bytes) = (Vec::new(), 0usize);
-    for info in infos.iter().map(|info| convert::participant(info)) {
-        // Tag and length of one entry take at most six bytes.
-        let size = info.encoded_len().saturating_add(6);
+    for info in infos {
+        let size = entry_bytes(&info);
         if !chunk.is_empty() && bytes.saturating_add(size) > UPDATE_BYTES_MAX {
-            messages.push(std::mem::take(&mut chunk));
+            replies.push(Reply::update(std::mem::take(&mut chunk)));
             bytes = 0;
         }
         bytes = bytes.saturating_add(size);
         chunk.push(info);
     }
     if !chunk.is_empty() {
-        messages.push(chunk);
+        replies.push(Reply::update(chunk));
     }
-    messages.into_iter().map(|participants| Said::Update(proto::ParticipantUpdate { participants })).collect()
+    replies
 }
 
 fn description(

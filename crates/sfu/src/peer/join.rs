@@ -48,10 +48,10 @@ impl Room {
     }
 
     fn tell_joined(&mut self, ctx: &mut Ctx<'_>, key: PeerKey) {
-        let visible = self.peers.values().filter(|peer| {
+        let visible = self.peers.values_mut().filter(|peer| {
             peer.key != key && !peer.permission.hidden && peer.state >= ParticipantState::Joined
         });
-        let others = visible.map(Peer::info).collect();
+        let others = visible.map(|peer| peer.shared_info(ctx.config.encode_info)).collect();
         let room = self.info();
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let joined =
@@ -182,7 +182,7 @@ impl Room {
         ctx.fact(self.place(Some(&peer.sid), None), left);
         ctx.out.push_back(Output::Left { peer: key, reason });
         peer.version += 1;
-        self.tell_gone(ctx, SharedInfo::new(peer.gone_info(reason)));
+        self.tell_gone(ctx, SharedInfo::new(peer.gone_info(reason), ctx.config.encode_info));
         if !self.is_ended() {
             self.count(ctx, false);
         }

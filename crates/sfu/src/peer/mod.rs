@@ -22,9 +22,12 @@ pub(crate) use refuse::Refusals;
 pub(crate) use subscribe::Subscription;
 pub(crate) use updates::{Telling, Untold};
 
+use crate::envelope::EncodeInfo;
 use crate::input::{AddTrack, Join, Layout, Quirks, Target};
 use crate::media::TransportId;
-use crate::model::{DisconnectReason, ParticipantInfo, ParticipantKind, ParticipantState, Permission};
+use crate::model::{
+    DisconnectReason, ParticipantInfo, ParticipantKind, ParticipantState, Permission, SharedInfo,
+};
 use fanlight_base::{Identity, Mono, Now, ParticipantSid, PeerKey, TrackSid};
 use fanlight_events::ClientFacts;
 use std::collections::{BTreeMap, VecDeque};
@@ -52,6 +55,8 @@ pub(crate) struct Peer {
 
     pub(crate) state: ParticipantState,
     pub(crate) version: u32,
+    /// As it was told last.
+    shared: Option<SharedInfo>,
     pub(crate) telling: Telling,
     pub(crate) joined_ms: u64,
     pub(crate) joined_at: Mono,
@@ -110,6 +115,7 @@ impl Peer {
             ice_lite: join.ice_lite,
             state: ParticipantState::Joining,
             version: 0,
+            shared: None,
             telling: Telling::default(),
             joined_ms: now.unix_ms(),
             joined_at: now.mono(),
@@ -129,7 +135,15 @@ impl Peer {
         }
     }
 
-    /// As it is told to clients.
+    /// As it is told to clients, made once for each version.
+    pub(crate) fn shared_info(&mut self, encode: EncodeInfo) -> SharedInfo {
+        match &self.shared {
+            Some(shared) if shared.version == self.version => shared.clone(),
+            _ => self.shared.insert(SharedInfo::new(self.info(), encode)).clone(),
+        }
+    }
+
+    /// As it is told to itself when it joins.
     pub(crate) fn info(&self) -> ParticipantInfo {
         let published = self.tracks.iter().filter(|track| track.stage == Stage::Flowing);
         self.info_with(published.map(|track| track.info.clone()).collect(), self.state, None)

@@ -2,7 +2,7 @@
 
 use crate::ctx::Ctx;
 use crate::limits::{CHANGES_INTERVAL, REFRESH_INTERVAL, TRACKS_AT_ONCE_MAX, TRACKS_BEGIN_MAX};
-use crate::model::{DisconnectReason, ParticipantState, SharedInfo};
+use crate::model::{DisconnectReason, ParticipantState, SharedInfo, SharedRoomInfo};
 use crate::output::Signal;
 use crate::room::{Counts, Room};
 use crate::timers::Timer;
@@ -137,10 +137,10 @@ impl Room {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
         entry.telling.note(ctx.mono());
         let unmuted = std::mem::take(&mut entry.telling.unmuted);
-        let info = SharedInfo::new(entry.info());
+        let info = entry.shared_info(ctx.config.encode_info);
         let receivers = if entry.permission.hidden { vec![peer] } else { self.listeners() };
         for receiver in receivers {
-            self.signal(ctx, receiver, Signal::Participants(vec![SharedInfo::clone(&info)]));
+            self.signal(ctx, receiver, Signal::Participants(vec![info.clone()]));
         }
         for sid in unmuted {
             self.tell_playing(ctx, &sid);
@@ -195,8 +195,9 @@ impl Room {
         for untold in std::mem::take(&mut self.untold) {
             match untold {
                 Untold::Changed(peer) => {
-                    if let Some(entry) = self.peers.get(&peer) {
-                        infos.push((entry.permission.hidden.then_some(peer), SharedInfo::new(entry.info())));
+                    if let Some(entry) = self.peers.get_mut(&peer) {
+                        let info = entry.shared_info(ctx.config.encode_info);
+                        infos.push((info.permission.hidden.then_some(peer), info));
                     }
                 }
                 Untold::Gone(info) => infos.push((None, info)),
@@ -244,17 +245,17 @@ impl Room {
             return;
         }
         self.counts = counts;
-        let info = self.info();
+        let info = SharedRoomInfo::new(self.info());
         for receiver in self.listeners() {
-            self.signal(ctx, receiver, Signal::Room(Box::new(info.clone())));
+            self.signal(ctx, receiver, Signal::Room(SharedRoomInfo::clone(&info)));
         }
     }
 
     /// Hands out a token for reconnecting, now and again later.
     pub(crate) fn refresh_token(&mut self, ctx: &mut Ctx<'_>, peer: PeerKey) {
-        let Some(entry) = self.peers.get(&peer) else { return };
-        let info = entry.info();
-        self.signal(ctx, peer, Signal::RefreshToken(Box::new(info)));
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        let info = entry.shared_info(ctx.config.encode_info);
+        self.signal(ctx, peer, Signal::RefreshToken(info));
         self.timers.set(Timer::RefreshToken(peer), ctx.mono() + REFRESH_INTERVAL);
     }
 }

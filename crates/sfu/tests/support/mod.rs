@@ -14,7 +14,7 @@ use fanlight_base::{Addresses, Mono, Now, PeerKey, Protocol, Redacted, SendBatch
 use fanlight_events::{ClientFacts, Event, FactBody, Kind};
 use fanlight_sfu::envelope::{BadEnvelope, DataEnvelope, Routed, Sender};
 use fanlight_sfu::input::{AddTrack, Command, Join, Layout, Quirks, Request};
-use fanlight_sfu::model::{ParticipantKind, Permission, RoomConfig, Source};
+use fanlight_sfu::model::{ParticipantInfo, ParticipantKind, Permission, RoomConfig, Source};
 use fanlight_sfu::output::{Output, Signal, Why};
 use fanlight_sfu::{Sfu, SfuConfig, TextLimits};
 use fanlight_transport::candidate::LocalCandidate;
@@ -77,6 +77,11 @@ fn route(bytes: &[u8], sender: &Sender<'_>) -> Result<Routed, BadEnvelope> {
     })
 }
 
+/// A participant in other words.
+fn encode_info(info: &ParticipantInfo) -> Vec<u8> {
+    format!("{} {}", info.sid, info.version).into_bytes()
+}
+
 impl World {
     pub fn new() -> Self {
         let anchor = anchor();
@@ -91,6 +96,7 @@ impl World {
             ],
             texts: TextLimits::default(),
             envelope: DataEnvelope { route },
+            encode_info,
         };
         let mut world = Self {
             now: Now { mono_ns: 1_000_000_000, unix_ns: 1_795_000_000_000_000_000 },
