@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE;
 use fanlight_base::{Now, PeerKey, Redacted};
 use fanlight_control::{JoinRequest, Limits};
 use fanlight_http::backend::{
-    Admitted, Backend, Record, RecordError, Records, Requests, Series, Span, ToControl,
+    Admitted, Backend, Record, RecordError, Records, Requested, Requests, Series, Span, ToControl,
 };
 use fanlight_http::signals::SignalSender;
 use fanlight_http::{App, Gate, serve};
@@ -30,6 +30,8 @@ use std::time::Duration;
 
 #[path = "bad_input/floods.rs"]
 mod floods;
+#[path = "bad_input/pace.rs"]
+mod pace;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -44,6 +46,9 @@ const PING: &[u8] = &[0x70, 5];
 struct Told {
     signals: Vec<SignalSender>,
     closed: Vec<PeerKey>,
+    /// Requests are held here as if the shard had not come to them.
+    holds: bool,
+    held: Vec<Requested>,
 }
 
 /// A record of nothing.
@@ -264,6 +269,7 @@ fn token(identity: &str) -> String {
 }
 
 fn backend(told: Arc<Mutex<Told>>) -> Backend {
+    let shard = Arc::clone(&told);
     Backend::new(move |message| {
         let mut told = told.lock().unwrap();
         // Whoever asked may be gone.
@@ -275,7 +281,14 @@ fn backend(told: Arc<Mutex<Told>>) -> Backend {
                 let peer = PeerKey(told.signals.len() as u64);
                 assert!(signals.try_send(Signal::Joined(Box::new(joined(&request)))));
                 told.signals.push(signals);
-                let requests = Requests::new(|_| Ok(()));
+                let shard = Arc::clone(&shard);
+                let requests = Requests::new(move |requested| {
+                    let mut told = shard.lock().unwrap();
+                    if told.holds {
+                        told.held.push(requested);
+                    }
+                    Ok(())
+                });
                 let _ = reply.send(Ok(Ok(Admitted { peer, requests })));
             }
             ToControl::Closed { peer } => told.closed.push(peer),

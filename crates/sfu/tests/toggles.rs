@@ -4,7 +4,7 @@
 
 mod support;
 
-use fanlight_base::{PeerKey, TrackSid};
+use fanlight_base::{Now, PeerKey, TrackSid};
 use fanlight_events::Kind;
 use fanlight_sfu::input::{Request, TrackPermission};
 use fanlight_sfu::limits::{CHANGES_INTERVAL, TRACKS_AT_ONCE_MAX};
@@ -12,7 +12,7 @@ use fanlight_sfu::model::{Source, VideoLayer};
 use fanlight_sfu::output::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use support::{DUAL, World, add_track};
+use support::{Client, DUAL, World, add_track};
 
 const SECOND: Duration = Duration::from_secs(1);
 const FRAME: Duration = Duration::from_millis(20);
@@ -23,6 +23,10 @@ const UPDATES_MAX: usize = 11;
 
 /// Two participants, the first of whom publishes its camera to the other.
 fn publisher() -> (World, TrackSid) {
+    publisher_of(&[])
+}
+
+fn publisher_of(rids: &'static [&'static str]) -> (World, TrackSid) {
     let mut world = World::new();
     for peer in [1, 2] {
         world.join(peer, DUAL);
@@ -31,8 +35,9 @@ fn publisher() -> (World, TrackSid) {
     world.offer(1);
     world.run(SECOND);
     let mut request = add_track("cid", Kind::Video, Source::CAMERA);
-    request.layers = vec![VideoLayer { quality: 2, width: 1280, height: 720, ..VideoLayer::default() }];
-    let sid = world.publish_track(1, request, &[]);
+    let layer = |quality| VideoLayer { quality, width: 1280, height: 720, ..VideoLayer::default() };
+    request.layers = if rids.is_empty() { vec![layer(2)] } else { vec![layer(0), layer(1), layer(2)] };
+    let sid = world.publish_track(1, request, rids);
     world.run(SECOND / 2);
     send(&mut world, 0..20);
     world.run(SECOND);
@@ -88,13 +93,13 @@ fn a_track_muted_and_unmuted_all_the_time_is_told_ten_times_a_second() {
 }
 
 #[test]
-fn metadata_that_changes_all_the_time_is_told_ten_times_a_second() {
+fn texts_that_change_all_the_time_are_told_ten_times_a_second() {
     let (mut world, _) = publisher();
     let heard = toggled(&mut world, |round| Request::UpdateMetadata {
         request_id: 1,
-        name: String::new(),
+        name: format!("name {round}"),
         metadata: round.to_string(),
-        attributes: BTreeMap::new(),
+        attributes: BTreeMap::from([("key".to_owned(), round.to_string())]),
     });
     assert!((5..=UPDATES_MAX).contains(&updates(&heard)), "{} updates", updates(&heard));
     let last = heard.iter().rev().find_map(|signal| match signal {
@@ -187,21 +192,49 @@ fn no_offer_comes_before_the_update_that_tells_of_its_tracks() {
     assert!(updates(&signals) <= most, "{} updates", updates(&signals));
 }
 
+/// What the other participant hears while the publisher sends one of these packets after the other.
+fn sent(world: &mut World, send: impl Fn(&mut Client, Now, u16)) -> Vec<Signal> {
+    let before = world.signals(2).count();
+    for round in 0..TOGGLES {
+        let now = world.now;
+        send(world.client(1), now, round);
+        world.run(SECOND / u32::from(TOGGLES));
+    }
+    world.run(SECOND);
+    world.signals(2).skip(before).cloned().collect()
+}
+
+fn only_updates(heard: &[Signal]) {
+    assert!((5..=UPDATES_MAX).contains(&updates(heard)), "{} updates", updates(heard));
+    let others = |signal: &&Signal| !matches!(signal, Signal::Participants(_) | Signal::Room(_));
+    assert_eq!(heard.iter().find(others), None, "and nothing else");
+}
+
 #[test]
 fn new_ssrcs_all_the_time_are_told_ten_times_a_second() {
     let (mut world, _) = publisher();
     let index = world.client(1).sections.len() - 1;
-    let before = world.signals(2).count();
-    for sequence in 0..TOGGLES {
-        let now = world.now;
-        world.client(1).send_stream(now, index, 1 + usize::from(sequence), sequence);
-        world.run(SECOND / u32::from(TOGGLES));
-    }
-    world.run(SECOND);
-    let heard: Vec<_> = world.signals(2).skip(before).cloned().collect();
-    assert!((5..=UPDATES_MAX).contains(&updates(&heard)), "{} updates", updates(&heard));
-    let others = |signal: &&Signal| !matches!(signal, Signal::Participants(_) | Signal::Room(_));
-    assert_eq!(heard.iter().find(others), None, "and nothing else");
+    only_updates(&sent(&mut world, |client, now, round| {
+        client.send_stream(now, index, 1 + usize::from(round), round);
+    }));
+}
+
+#[test]
+fn new_ssrcs_of_every_rid_all_the_time_are_told_ten_times_a_second() {
+    let (mut world, _) = publisher_of(&["q", "h", "f"]);
+    let index = world.client(1).sections.len() - 1;
+    only_updates(&sent(&mut world, |client, now, round| {
+        client.send_stream(now, index, 3 + usize::from(round), round);
+    }));
+}
+
+#[test]
+fn retransmissions_that_change_their_ssrc_all_the_time_are_told_ten_times_a_second() {
+    let (mut world, _) = publisher();
+    let index = world.client(1).sections.len() - 1;
+    only_updates(&sent(&mut world, |client, now, round| {
+        client.send_repair(now, index, 9000 + u32::from(round % 2), (round, 5));
+    }));
 }
 
 #[test]

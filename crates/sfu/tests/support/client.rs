@@ -152,16 +152,20 @@ impl Client {
         }
     }
 
-    /// Sends a packet on one layer, or, where the section has only one, with another SSRC than the one before.
+    /// Sends a packet on one layer; with a number beyond the layers, with another SSRC than before.
     pub fn send_stream(&mut self, now: Now, index: usize, layer: usize, sequence: u16) {
         let Section { kind, rids, .. } = self.sections[index];
         let mid = (index + 1).to_string();
         let publisher = self.publisher.as_mut().expect("a publisher connection");
-        if rids.is_empty() && layer > 0 {
-            publisher.forget_stream(Section::ssrc(index, layer - 1));
-        }
-        let stream = (Section::ssrc(index, layer), rids.get(layer).copied());
+        let rid = if rids.is_empty() { None } else { rids.get(layer % rids.len()).copied() };
+        let stream = (Section::ssrc(index, layer), rid);
         publisher.send_rtp(now, (&mid, kind), stream, sequence);
+    }
+
+    /// Repeats a packet of the n-th section on a stream with this SSRC.
+    pub fn send_repair(&mut self, now: Now, index: usize, ssrc: u32, numbers: (u16, u16)) {
+        let mid = (index + 1).to_string();
+        self.publisher.as_mut().expect("a publisher connection").send_repair(now, &mid, ssrc, numbers);
     }
 
     pub fn data(&self) -> Vec<String> {

@@ -5,10 +5,12 @@ use fanlight_events::Kind;
 use fanlight_transport::negotiate::RemoteTransport;
 use fanlight_transport::sdp::{MediaKind as SdpKind, SessionDescription};
 use fanlight_transport::{ClockAnchor, Fingerprint, RemoteParameters, Setup};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 use str0m::channel::{ChannelConfig, ChannelId, Reliability};
-use str0m::media::{MediaKind, Mid};
+use str0m::format::{Codec, FormatParams};
+use str0m::media::{Frequency, MediaKind, Mid};
 use str0m::net::{Protocol as StrProtocol, Receive};
 use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
@@ -19,6 +21,7 @@ pub struct Lower {
     address: SocketAddr,
     started: bool,
     declared: Vec<Mid>,
+    streams: HashMap<(Mid, Option<String>), u32>,
     next_timeout: Instant,
     packets: Vec<(Addresses, Vec<u8>)>,
     pub channels: Vec<(String, ChannelId)>,
@@ -29,7 +32,11 @@ pub struct Lower {
 impl Lower {
     pub fn new(anchor: ClockAnchor, now: Now, address: SocketAddr, controlling: bool) -> Self {
         let start = anchor.instant(now);
-        let mut rtc = RtcConfig::new().set_rtp_mode(true).build(start);
+        let mut config = RtcConfig::new().set_rtp_mode(true);
+        // Retransmissions that a test writes itself: str0m sends only payload types it knows as a codec.
+        let (vp8, clock) = (Codec::Vp8, Frequency::NINETY_KHZ);
+        config.codec_config().add_config(97.into(), None, vp8, clock, None, FormatParams::default());
+        let mut rtc = config.build(start);
         rtc.add_local_candidate(Candidate::host(address, "udp").expect("a candidate")).expect("added");
         rtc.direct_api().set_ice_controlling(controlling);
         Self {
@@ -38,6 +45,7 @@ impl Lower {
             address,
             started: false,
             declared: Vec::new(),
+            streams: HashMap::new(),
             next_timeout: start,
             packets: Vec::new(),
             channels: Vec::new(),
@@ -122,15 +130,38 @@ impl Lower {
         &mut self,
         now: Now,
         (mid, kind): (&str, Kind),
-        (ssrc, rid): (u32, Option<&str>),
+        stream: (u32, Option<&str>),
         sequence: u16,
     ) {
-        let mid = self.declare(mid, kind);
         let (payload_type, payload): (u8, &[u8]) = match kind {
             Kind::Audio => (111, &[0xfc, 1, 2, 3]),
             // S bit, then a key frame header of 16 × 16.
             Kind::Video => (96, &[0x10, 0x10, 0, 0, 0x9d, 0x01, 0x2a, 16, 0, 16, 0, 9]),
         };
+        self.send_payload(now, (mid, kind), stream, sequence, (payload_type, payload));
+    }
+
+    /// A retransmission (RFC 4588) of the packet with this number, on a stream of any SSRC.
+    pub fn send_repair(&mut self, now: Now, mid: &str, ssrc: u32, (sequence, original): (u16, u16)) {
+        let [high, low] = original.to_be_bytes();
+        let payload = [high, low, 0x10, 0x10, 0, 0, 0x9d, 0x01, 0x2a, 16, 0, 16, 0, 9];
+        self.send_payload(now, (mid, Kind::Video), (ssrc, None), sequence, (97, &payload));
+    }
+
+    fn send_payload(
+        &mut self,
+        now: Now,
+        (mid, kind): (&str, Kind),
+        (ssrc, rid): (u32, Option<&str>),
+        sequence: u16,
+        (payload_type, payload): (u8, &[u8]),
+    ) {
+        let mid = self.declare(mid, kind);
+        // str0m never comes to rest with two streams of one layer.
+        let before = self.streams.insert((mid, rid.map(str::to_owned)), ssrc);
+        if let Some(before) = before.filter(|before| *before != ssrc) {
+            self.rtc.direct_api().remove_stream_tx(before.into());
+        }
         let mut direct = self.rtc.direct_api();
         if direct.stream_tx(&ssrc.into()).is_none() {
             direct.declare_stream_tx(ssrc.into(), None, mid, rid.map(Into::into));
@@ -140,10 +171,6 @@ impl Lower {
         let rtp = RtpWrite::new(payload_type.into(), sequence, time, instant, payload.to_vec()).marker(true);
         direct.stream_tx(&ssrc.into()).expect("declared").write_rtp(rtp);
         self.tick(now);
-    }
-
-    pub fn forget_stream(&mut self, ssrc: u32) {
-        self.rtc.direct_api().remove_stream_tx(ssrc.into());
     }
 
     pub fn owns(&self, address: SocketAddr) -> bool {
