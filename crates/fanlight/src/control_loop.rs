@@ -24,7 +24,7 @@ const SLEEP_MAX: Duration = Duration::from_millis(500);
 /// How soon a full shard is offered its commands again.
 const RETRY_AFTER: Duration = Duration::from_millis(5);
 /// Commands kept here for a shard whose queue is full; joins for it are refused from then on. Ends are always kept: there
-/// are two for each join at most.
+/// are two for each join at most, and no more joins than connections (`http/gate`).
 const KEPT_MAX: usize = 1024;
 
 /// Everything that can happen to the control thread.
@@ -84,6 +84,11 @@ impl ShardLine {
     fn send(&mut self, message: Message) {
         self.kept.push_back(message);
         self.retry();
+    }
+
+    /// Whether it is to get no more joins.
+    fn is_behind(&self) -> bool {
+        self.kept.len() >= KEPT_MAX
     }
 
     fn retry(&mut self) {
@@ -162,7 +167,7 @@ impl ControlLoop {
         signals: SignalSender,
     ) -> Result<Result<Admitted, JoinError>, BackendError> {
         let line = self.line(self.control.shard_for(&request.room));
-        if line.is_some_and(|line| line.kept.len() >= KEPT_MAX) {
+        if line.is_some_and(ShardLine::is_behind) {
             return Err(BackendError::Overloaded);
         }
         let requests = line.map(|line| line.requests.clone());
@@ -216,5 +221,87 @@ impl ControlLoop {
                 Output::Timeout(deadline, _why) => return deadline.since(self.clock.now().mono()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use super::*;
+    use fanlight_sfu::model::RoomConfig;
+    use fanlight_sfu::{Sfu, SfuConfig, TextLimits};
+    use fanlight_shard::{Shard, Sinks, bind_udp};
+    use fanlight_transport::{Certificate, ClockAnchor};
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::Instant;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// A shard that stands still at its first event until the sender is dropped.
+    fn stuck_shard() -> (Shard, Receiver<()>, Sender<()>) {
+        let (entered, stuck) = channel();
+        let (hold, held) = channel::<()>();
+        let event = move |_| {
+            let _ = entered.send(());
+            // An error when the shard may go on.
+            held.recv().is_ok()
+        };
+        let anchor = Instant::now();
+        let sfu = Sfu::new(SfuConfig {
+            shard: 0,
+            seed: [0; 32],
+            certificate: Certificate::generate().expect("a certificate"),
+            anchor: ClockAnchor::new(anchor, fanlight_base::Mono::default()),
+            candidates: Vec::new(),
+            texts: TextLimits::default(),
+            envelope: fanlight_livekit::data::ENVELOPE,
+            encode_info: fanlight_livekit::convert::encode_participant,
+        });
+        let sinks = Sinks { control: Box::new(|_| Ok(())), event: Box::new(event), metrics: None };
+        let udp = bind_udp(([127, 0, 0, 1], 0).into(), "rtc.udp_port").expect("a socket");
+        let shard = Shard::start("shard-0".into(), sfu, Clock::new(anchor), vec![udp], None, sinks);
+        (shard.expect("it starts"), stuck, hold)
+    }
+
+    fn room() -> Command {
+        Command::CreateRoom(Box::new(RoomConfig {
+            sid: "RM_1".into(),
+            name: "r".into(),
+            empty_timeout_s: 300,
+            departure_timeout_s: 20,
+            max_participants: 0,
+            created_ms: 0,
+            turn_password: fanlight_base::Redacted::new(String::new()),
+            sif_trailer: String::new(),
+            enabled_codecs: Vec::new(),
+            metadata: String::new(),
+        }))
+    }
+
+    #[test]
+    fn a_shard_that_stands_still_is_not_waited_for_and_gets_everything_when_it_goes_on() {
+        let (shard, stuck, hold) = stuck_shard();
+        let mut line = ShardLine::new(shard.handle.clone());
+        line.send(Message::Command(room()));
+        stuck.recv_timeout(PATIENCE).expect("it has begun");
+        let mut sent = 0;
+        while !line.is_behind() {
+            line.send(Message::Command(Command::SignalClosed { peer: PeerKey(sent) }));
+            sent += 1;
+        }
+        assert!(sent > KEPT_MAX as u64, "its queue was filled first");
+        let (handled, credit) = channel::<()>();
+        let request = fanlight_sfu::input::Request::SignalRtt { rtt_ms: 1 };
+        let requested = Requested { peer: PeerKey(1), request, credit: Box::new(handled) };
+        shard.handle.request(requested).expect("requests have a queue of their own");
+        drop(hold);
+        let end = Instant::now() + PATIENCE;
+        while !line.kept.is_empty() {
+            assert!(Instant::now() < end, "{} are still kept", line.kept.len());
+            line.retry();
+        }
+        let disconnected = Err(RecvTimeoutError::Disconnected);
+        assert_eq!(credit.recv_timeout(PATIENCE), disconnected, "the credit comes back");
+        assert!(shard.stop());
     }
 }
