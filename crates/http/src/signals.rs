@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
-/// Bytes that may wait for one WebSocket: a full update of the largest room, 3000 participants of some kilobytes, or thirty
-/// of the largest metadata. A client that is further behind is closed and joins anew. Infos are shared by all queues they
-/// wait in and counted in each.
+/// Bytes that may wait for one WebSocket: a full update of the largest room, 3000 participants of some kilobytes, or fifteen
+/// of the largest metadata. A client that is further behind is closed and joins anew. Infos, with what they are encoded as,
+/// are shared by all queues they wait in and counted in each.
 pub const SIGNALS_BYTES_MAX: usize = 16 << 20;
 
 /// A queue for one connection.
