@@ -9,6 +9,7 @@ use fanlight_base::{
 use fanlight_events::{Event, Fact, FactBody, ParticipantLeft, Refused, RoomEnded};
 use fanlight_sfu::input::{Command, Join};
 use fanlight_sfu::model::{DisconnectReason, ParticipantKind, RoomConfig};
+use fanlight_sfu::output::LeaveAction;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Length of `turn_password` and `sif_trailer`, as LiveKit makes them most of the time.
@@ -198,7 +199,7 @@ impl Control {
         record: &'static str,
     ) -> bool {
         let Some(sid) = self.names.get(name).cloned() else { return false };
-        self.close_room(&sid, reason, record);
+        self.close_room(&sid, (reason, LeaveAction::Disconnect), record);
         true
     }
 
@@ -272,13 +273,13 @@ impl Control {
         self.bytes_per_s = bytes_per_s;
     }
 
-    /// No more joins; every room is closed with [`DisconnectReason::ServerShutdown`], and [`Output::Drained`] says when
-    /// the last one is gone.
-    pub fn handle_shutdown(&mut self) {
+    /// No more joins; every room is closed with [`DisconnectReason::ServerShutdown`], clients are told what to do then, and
+    /// [`Output::Drained`] says when the last one is gone.
+    pub fn handle_shutdown(&mut self, action: LeaveAction) {
         self.draining = true;
         let open: Vec<RoomSid> = self.names.values().cloned().collect();
         for sid in open {
-            self.close_room(&sid, DisconnectReason::ServerShutdown, "shutdown");
+            self.close_room(&sid, (DisconnectReason::ServerShutdown, action), "shutdown");
         }
         self.say_drained();
     }
@@ -292,7 +293,7 @@ impl Control {
             self.ends.remove(&(at, sid.clone()));
             let Some(room) = self.rooms.get(&sid) else { continue };
             let record = room.end_reason();
-            self.close_room(&sid, DisconnectReason::RoomClosed, record);
+            self.close_room(&sid, (DisconnectReason::RoomClosed, LeaveAction::Disconnect), record);
         }
     }
 
@@ -466,7 +467,12 @@ impl Control {
 
     /// The room is out of the directory at once, so that the next join makes a new one; it is forgotten when its shard
     /// says that it is gone.
-    fn close_room(&mut self, sid: &RoomSid, reason: DisconnectReason, record: &'static str) {
+    fn close_room(
+        &mut self,
+        sid: &RoomSid,
+        (reason, action): (DisconnectReason, LeaveAction),
+        record: &'static str,
+    ) {
         let Some(room) = self.rooms.get_mut(sid) else { return };
         if room.closing {
             return;
@@ -481,7 +487,7 @@ impl Control {
         }
         self.set_end(sid, before, None);
         self.names.remove(&name);
-        self.send_to_shard(shard, Command::CloseRoom { room: sid.clone(), reason, record });
+        self.send_to_shard(shard, Command::CloseRoom { room: sid.clone(), reason, action, record });
     }
 
     /// The record hears the end of everybody in it, which the room's shard does not say any more.

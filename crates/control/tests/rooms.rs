@@ -10,6 +10,7 @@ use fanlight_control::{
 use fanlight_events::{Event, FactBody, ParticipantLeft, Refused, RoomEnded};
 use fanlight_sfu::input::{Command, Join, Layout, Quirks};
 use fanlight_sfu::model::{DisconnectReason, ParticipantKind, Permission};
+use fanlight_sfu::output::LeaveAction;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -85,8 +86,9 @@ fn drain(control: &mut Control) -> (Vec<String>, Mono) {
             Output::ToShard { shard: ShardIndex(shard), command } => {
                 let what = match *command {
                     Command::CreateRoom(room) => format!("create {}", room.name),
-                    Command::CloseRoom { reason, record, .. } => {
-                        format!("close {} {record}", reason.as_str())
+                    Command::CloseRoom { reason, action, record, .. } => {
+                        let action = if action == LeaveAction::Reconnect { " reconnect" } else { "" };
+                        format!("close {} {record}{action}", reason.as_str())
                     }
                     Command::Join(join) => format!("join {} as {}", join.identity, join.peer.0),
                     Command::Request { peer, .. } => format!("request of {}", peer.0),
@@ -381,8 +383,8 @@ fn the_rooms_of_a_shard_that_has_ended_end_with_it_and_the_record_says_so() {
     assert_eq!([again, bob].map(|peer| control.shard_of(peer)), [Some(ShardIndex(1)); 2]);
     // A shutdown waits for the rooms that are left.
     drain(&mut control);
-    control.handle_shutdown();
-    let close = "1: close server_shutdown shutdown";
+    control.handle_shutdown(LeaveAction::Reconnect);
+    let close = "1: close server_shutdown shutdown reconnect";
     assert_eq!(drain(&mut control).0, [close, close]);
 }
 
@@ -426,7 +428,7 @@ fn a_shutdown_closes_every_room_and_says_when_the_last_one_is_gone() {
     }
     let rooms = [sid(&control, "a"), sid(&control, "b")];
     drain(&mut control);
-    control.handle_shutdown();
+    control.handle_shutdown(LeaveAction::Disconnect);
     let close = "0: close server_shutdown shutdown";
     assert_eq!(drain(&mut control).0, [close, close]);
     assert_eq!(control.handle_join(at(0), request("c", "carol")), Err(JoinError::Draining));
@@ -441,7 +443,7 @@ fn a_shutdown_closes_every_room_and_says_when_the_last_one_is_gone() {
 #[test]
 fn an_idle_node_is_drained_at_once() {
     let mut control = control();
-    control.handle_shutdown();
+    control.handle_shutdown(LeaveAction::Disconnect);
     assert_eq!(drain(&mut control).0, ["drained"]);
 }
 

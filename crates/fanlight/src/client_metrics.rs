@@ -21,6 +21,8 @@ const BATCHES_MAX: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A thread that has nothing to do turns this often, so that it can be seen to live.
 const TURN_EVERY: Duration = Duration::from_millis(500);
+/// Longer than what waits takes.
+const FINISH_WITHIN: Duration = Duration::from_secs(3);
 /// How soon the store is asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(5);
 
@@ -110,10 +112,15 @@ impl MetricsLine {
         self.turns.clone()
     }
 
-    /// Hands on what waits; the media threads must have ended. `false` when the thread had panicked.
+    /// Hands on what waits; the media threads must have ended. `false` when the thread had panicked, or does not end because
+    /// one of them has not.
     pub(crate) fn finish(self) -> bool {
         drop(self.batches);
-        self.thread.join().is_ok()
+        let until = Instant::now() + FINISH_WITHIN;
+        while !self.thread.is_finished() && Instant::now() < until {
+            thread::sleep(AGAIN_AFTER);
+        }
+        self.thread.is_finished() && self.thread.join().is_ok()
     }
 }
 

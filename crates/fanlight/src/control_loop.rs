@@ -7,6 +7,7 @@ use fanlight_events::Event;
 use fanlight_http::backend::{Admitted, BackendError, Requests, ToControl};
 use fanlight_http::signals::SignalSender;
 use fanlight_sfu::input::Command;
+use fanlight_sfu::output::LeaveAction;
 use fanlight_shard::{Clock, Control as FromShard, Message, Requested, ShardHandle, SignalSink};
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -36,8 +37,8 @@ pub(crate) enum Input {
     Shard(FromShard),
     /// A shard fares otherwise than before.
     ShardHealth(ShardIndex, ShardHealth),
-    /// End all sessions.
-    Shutdown,
+    /// End all sessions; what clients shall do then.
+    Shutdown(LeaveAction),
 }
 
 /// The thread's state.
@@ -99,7 +100,8 @@ impl ShardLine {
                     self.kept.push_front(message);
                     return;
                 }
-                Err(error) => tracing::error!(%error, "the rooms of a shard are lost"),
+                // Who watches the threads says it.
+                Err(_) => {}
             }
         }
         self.kept.shrink_to(KEPT_MAX);
@@ -157,7 +159,7 @@ impl ControlLoop {
             Input::Http(ToControl::Closed { peer }) => self.control.handle_signal_closed(peer),
             Input::Shard(note) => self.handle_shard(note),
             Input::ShardHealth(shard, health) => self.control.handle_shard_health(now, shard, health),
-            Input::Shutdown => self.control.handle_shutdown(),
+            Input::Shutdown(action) => self.control.handle_shutdown(action),
         }
     }
 

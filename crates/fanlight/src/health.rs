@@ -330,6 +330,7 @@ const fn shard_health(state: State) -> ShardHealth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fanlight_sfu::output::LeaveAction;
     use fanlight_store::{Settings, Store};
     use std::sync::mpsc::sync_channel;
     use std::time::Instant;
@@ -399,7 +400,7 @@ mod tests {
     #[test]
     fn a_stuck_shard_is_a_failure_that_control_hears_of_even_when_it_has_no_room_at_first() {
         let mut world = world(&[("shard-0", Job::Shard(ShardIndex(0))), ("control", Job::Calls)], 1);
-        world.watcher.control.try_send(Input::Shutdown).expect("the only place");
+        world.watcher.control.try_send(Input::Shutdown(LeaveAction::Disconnect)).expect("the only place");
         assert_eq!(world.pass(&[0, 1]).failures, [""; 0]);
         assert_eq!(world.pass(&[1]).failures, ["thread shard-0 is stuck"]);
         assert_eq!(world.told(), [], "the queue was full");

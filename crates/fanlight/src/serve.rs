@@ -10,6 +10,7 @@ use crate::private_files;
 use crate::shutdown::Signals;
 use crate::wire::{Media, Process};
 use fanlight_http::{MetricsApp, ServeError};
+use fanlight_sfu::output::LeaveAction;
 use std::error::Error;
 use std::fmt::Write;
 use std::io;
@@ -48,7 +49,10 @@ pub(crate) fn run(overrides: Overrides) -> Result<(), Box<dyn Error>> {
     }
     descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(config))
+    let served = runtime.block_on(serve(config));
+    // A thread that is stuck does not keep the process.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
@@ -104,7 +108,9 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     if let Some(doors) = doors {
         doors.stop().await;
     }
-    let written = process.stop(STOP_WITHIN).await;
+    // Who is told so comes back by itself, to the server that is started in this one's place.
+    let action = if failed_thread.is_some() { LeaveAction::Reconnect } else { LeaveAction::Disconnect };
+    let written = process.stop(STOP_WITHIN, action).await;
     tokio::time::sleep(FLUSH_WITHIN).await;
     match failed_thread {
         Some(thread) => Err(format!("thread {thread} ended; start the server anew").into()),

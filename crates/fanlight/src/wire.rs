@@ -19,6 +19,7 @@ use fanlight_http::backend::{Backend, BackendError, Records};
 use fanlight_http::collector::CollectorApp;
 use fanlight_http::{App, ClientStats, Gate};
 use fanlight_livekit::server::{IceCredential, IceServer, Server};
+use fanlight_sfu::output::LeaveAction;
 use fanlight_sfu::{Sfu, SfuConfig, TextLimits};
 use fanlight_shard::{Acceptor, Clock, Shard, ShardHandle, ShardOf, Sinks, TurnGate, TurnThread, bind_udp};
 use fanlight_store::collector::{
@@ -181,11 +182,13 @@ impl Process {
         Ok(CoturnInputs::bind(coturn, &self.store, random).await?)
     }
 
-    /// Ends all sessions with a leave, then the threads, then closes the record. Returns false when the record could not
+    /// Ends all sessions with a leave that tells clients what to do, then the threads, then closes the record. Returns false when the record could not
     /// be written whole.
-    pub(crate) async fn stop(self, patience: std::time::Duration) -> bool {
+    pub(crate) async fn stop(self, patience: std::time::Duration, action: LeaveAction) -> bool {
         let Self { app, inputs, drained, watch, control, shards, acceptor, turn, store, clients, .. } = self;
-        if inputs.send(Input::Shutdown).is_ok() && tokio::time::timeout(patience, drained).await.is_err() {
+        // A control thread that is stuck has no room for it, and nobody waits for one that has ended.
+        let asked = inputs.try_send(Input::Shutdown(action)).is_ok();
+        if asked && tokio::time::timeout(patience, drained).await.is_err() {
             tracing::warn!("not every session ended within {} s", patience.as_secs());
         }
         drop(app);
@@ -196,12 +199,13 @@ impl Process {
                 acceptor.stop();
             }
             if turn.is_some_and(|turn| !turn.stop()) {
-                tracing::error!("the TURN thread had panicked");
+                tracing::error!("the TURN thread had panicked, or does not end");
             }
-            for shard in shards {
-                if !shard.stop() {
-                    tracing::error!("a media thread had panicked");
-                }
+            // All at once, so that several stuck ones take no longer than one.
+            let stopping: Vec<_> =
+                shards.into_iter().map(|shard| std::thread::spawn(move || shard.stop())).collect();
+            if !stopping.into_iter().all(|stopped| stopped.join().unwrap_or(false)) {
+                tracing::error!("a media thread had panicked, or does not end");
             }
             drop(inputs);
             // The control thread ends when the last sender is gone; HTTP tasks may hold one a little longer.
@@ -213,7 +217,7 @@ impl Process {
             if closed.unwritten_rows > 0 {
                 tracing::error!(rows = closed.unwritten_rows, "rows could not be written to the record");
             }
-            closed.unwritten_rows == 0
+            closed.whole
         })
         .await
         .unwrap_or(false)
@@ -272,7 +276,7 @@ impl Clients {
     /// Stores what waits; the media threads must have ended.
     fn close(self) {
         if !self.metrics.finish() {
-            tracing::error!("the thread of clients' metrics had panicked");
+            tracing::error!("the thread of clients' metrics had panicked, or does not end");
         }
         self.store.close();
     }

@@ -4,7 +4,7 @@
 mod server;
 
 use nix::sys::ptrace;
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use server::*;
 use std::fs;
@@ -12,22 +12,60 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+/// The thread of the server with this name.
+fn thread(server: &Server, name: &str) -> Pid {
+    let tasks = format!("/proc/{}/task", server.child.id());
+    let thread = fs::read_dir(&tasks).expect("it runs").find_map(|task| {
+        let task = task.expect("an entry");
+        let found = fs::read_to_string(task.path().join("comm")).ok()?;
+        (found.trim() == name).then(|| task.file_name().to_string_lossy().parse().expect("a number"))
+    });
+    Pid::from_raw(thread.expect("a thread of this name"))
+}
+
 /// A thread of the server that is kept from running, as by a loop that does not end; it runs again when this is dropped.
 struct Held(Pid);
 
 impl Held {
     fn new(server: &Server, name: &str) -> Self {
-        let tasks = format!("/proc/{}/task", server.child.id());
-        let thread = fs::read_dir(&tasks).expect("it runs").find_map(|task| {
-            let task = task.expect("an entry");
-            let found = fs::read_to_string(task.path().join("comm")).ok()?;
-            (found.trim() == name).then(|| task.file_name().to_string_lossy().parse().expect("a number"))
-        });
-        let thread = Pid::from_raw(thread.expect("a thread of this name"));
+        let thread = thread(server, name);
         ptrace::seize(thread, ptrace::Options::empty()).expect("a child of ours");
         ptrace::interrupt(thread).expect("seized");
         waitpid(thread, Some(WaitPidFlag::__WALL)).expect("it stops");
         Self(thread)
+    }
+}
+
+impl Held {
+    /// Only who holds a thread can see the last of it.
+    fn wait_for_its_end(&self) {
+        let end = Instant::now() + PATIENCE;
+        let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
+        while waitpid(self.0, Some(flags)).expect("it is held") == WaitStatus::StillAlive {
+            assert!(Instant::now() < end, "the server does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Puts standard output in the place of what the thread waits with, so that it cannot wait for its sockets any more;
+    /// `false` when it is not waiting just now.
+    #[cfg(target_arch = "x86_64")]
+    fn take_its_poll(&self) -> bool {
+        /// `dup2` of x86-64.
+        const DUP2: u64 = 33;
+        /// `epoll_wait` and `epoll_pwait`.
+        const WAITS: [u64; 2] = [232, 281];
+        const STDOUT: u64 = 1;
+        let waiting = ptrace::getregs(self.0).expect("it is stopped");
+        if !WAITS.contains(&waiting.orig_rax) {
+            return false;
+        }
+        let mut taking = waiting;
+        // The instruction that it made its call with, again; its own call is not begun anew.
+        (taking.rip, taking.rax, taking.orig_rax) = (waiting.rip - 2, DUP2, u64::MAX);
+        (taking.rdi, taking.rsi) = (STDOUT, waiting.rdi);
+        ptrace::setregs(self.0, taking).expect("it is stopped");
+        true
     }
 }
 
@@ -106,4 +144,49 @@ fn a_stuck_store_is_told_and_calls_go_on() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(server.join("r", "alice").1, "HTTP/1.1 101");
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_shard_that_has_ended_ends_the_server_after_everybody_was_told_to_come_back() {
+    let mut server = Server::start("");
+    let mut sockets: Vec<_> = ["first", "second", "third"].map(|room| server.join(room, room).0).into();
+    let end = Instant::now() + PATIENCE;
+    while !Held::new(&server, "shard-0").take_its_poll() {
+        assert!(Instant::now() < end, "the thread is never idle");
+    }
+    for socket in &mut sockets {
+        let rest = rest_of(socket);
+        // SERVER_SHUTDOWN, RECONNECT
+        assert!(
+            has_leave(&rest, 3, 2),
+            "no leave in {:?}\n{}",
+            &rest[rest.len().saturating_sub(40)..],
+            server.log()
+        );
+    }
+    assert_eq!(server.wait().code(), Some(1), "{}", server.log());
+    let log = server.log();
+    assert!(
+        log.contains("a thread has ended before the server") && log.contains("thread shard-0 ended"),
+        "{log}"
+    );
+    for (room, reason) in
+        [("first", "crash"), ("second", if shards(&server) > 1 { "server_shutdown" } else { "crash" })]
+    {
+        let data = server.folder.file("data");
+        let report = run(&["report", "--room", room, "--json", "--data-dir", &data]);
+        let report = text(&report.stdout);
+        assert!(report.contains(&format!("\"reason\": \"{reason}\"")), "{report}");
+    }
+}
+
+#[test]
+fn a_server_with_a_stuck_shard_ends_when_it_is_told_to() {
+    let mut server = Server::start("");
+    let held = Held::new(&server, "shard-0");
+    server.signal("TERM");
+    held.wait_for_its_end();
+    assert!(server.wait().success(), "{}", server.log());
+    assert!(server.log().contains("a media thread had panicked, or does not end"), "{}", server.log());
 }

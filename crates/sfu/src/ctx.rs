@@ -15,6 +15,8 @@ pub(crate) struct Ctx<'a> {
     pub(crate) demux: &'a mut Demux,
     pub(crate) out: &'a mut VecDeque<Output>,
     pub(crate) counters: &'a mut SfuCounters,
+    /// Samples that this turn still takes, of all rooms.
+    pub(crate) samples_left: &'a mut usize,
 }
 
 /// Where a fact belongs.

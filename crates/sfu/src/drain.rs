@@ -141,15 +141,4 @@ impl Room {
             self.stirred.insert(id);
         }
     }
-
-    /// Tells the record how everything stands, and again later.
-    pub(crate) fn sample(&mut self, ctx: &mut Ctx<'_>) {
-        for key in self.peers.keys().copied().collect::<Vec<_>>() {
-            self.sample_published(ctx, key);
-            self.sample_subscribed(ctx, key);
-        }
-        if !self.peers.is_empty() {
-            self.start_samples(ctx.mono());
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! What the outside asks of an [`Sfu`](crate::Sfu): a closed list.
 
 use crate::model::{DisconnectReason, Kind, ParticipantKind, Permission, RoomConfig, Source, VideoLayer};
+use crate::output::LeaveAction;
 use fanlight_base::{Identity, ParticipantSid, PeerKey, RoomSid, TrackSid};
 use fanlight_events::ClientFacts;
 use fanlight_transport::sdp::SessionDescription;
@@ -17,6 +18,8 @@ pub enum Command {
         room: RoomSid,
         /// Told to clients.
         reason: DisconnectReason,
+        /// What clients shall do.
+        action: LeaveAction,
         /// Told to the record (`empty`, `departed`, `deleted`, `shutdown`).
         record: &'static str,
     },

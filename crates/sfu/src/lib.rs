@@ -18,6 +18,7 @@ pub mod model;
 pub mod output;
 mod peer;
 mod room;
+mod sampling;
 mod sfu;
 mod spec;
 #[cfg(test)]

@@ -110,8 +110,18 @@ pub const COUNTS_INTERVAL: Duration = Duration::from_secs(5);
 /// A new token for reconnecting (livekit.md §1.3).
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 
-/// Counters of every track go to the record this often.
+/// Counters of every track go to the record this often; of a room with more than some 32,000 tracks as often as
+/// [`SAMPLES_PER_STEP`] in each [`SAMPLE_STEP`] allow.
 pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Of so many tracks at a time: each costs 3 µs, and media waits for them.
+pub const SAMPLES_PER_STEP: usize = 64;
+
+/// How soon the next ones of a room follow.
+pub const SAMPLE_STEP: Duration = Duration::from_millis(10);
+
+/// How soon a room is asked again that found no place in a turn: sooner than the others have their next step.
+pub const SAMPLE_AGAIN: Duration = Duration::from_millis(1);
 
 /// Refusals of one kind towards one participant are told once in this time, with their number.
 pub const REFUSALS_INTERVAL: Duration = Duration::from_secs(5);

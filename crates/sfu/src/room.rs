@@ -2,11 +2,12 @@
 
 use crate::ctx::{Ctx, Place};
 use crate::demux::{Owner, RoomIndex};
-use crate::limits::{COUNTS_INTERVAL, SAMPLE_INTERVAL, UPDATE_INTERVAL};
+use crate::limits::{COUNTS_INTERVAL, UPDATE_INTERVAL};
 use crate::media::{DownKey, RoomMedia, TrackKey, TransportId, Transports};
 use crate::model::{DisconnectReason, RoomConfig, RoomInfo};
-use crate::output::{Output, Signal, Why};
+use crate::output::{LeaveAction, Output, Signal, Why};
 use crate::peer::{Link, Peer, Untold};
+use crate::sampling::Round;
 use crate::timers::{Timer, Timers};
 use crate::tracks::Tracks;
 use fanlight_base::{Addresses, Identity, Mono, Now, ParticipantSid, PeerKey, Random, SendBatch, TrackSid};
@@ -40,6 +41,8 @@ pub(crate) struct Room {
     pub(crate) unsettled: BTreeSet<PeerKey>,
 
     pub(crate) timers: Timers,
+    /// Whose counters the record has heard in this round.
+    pub(crate) sampled: Round,
     /// Changes that wait for the next batch.
     pub(crate) untold: Vec<Untold>,
     pub(crate) counts: Counts,
@@ -77,6 +80,7 @@ impl Room {
             closing: Vec::new(),
             unsettled: BTreeSet::new(),
             timers: Timers::default(),
+            sampled: Round::BEGIN,
             untold: Vec::new(),
             counts: Counts::default(),
             counts_told: false,
@@ -97,13 +101,19 @@ impl Room {
     }
 
     /// Ends every session and the room with them.
-    pub(crate) fn close(&mut self, ctx: &mut Ctx<'_>, reason: DisconnectReason, record: &str) {
+    pub(crate) fn close(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        reason: DisconnectReason,
+        action: LeaveAction,
+        record: &str,
+    ) {
         if self.ended {
             return;
         }
         self.ended = true;
         for peer in self.peers.keys().copied().collect::<Vec<_>>() {
-            self.end_peer(ctx, peer, reason, crate::output::LeaveAction::Disconnect);
+            self.end_peer(ctx, peer, reason, action);
         }
         ctx.fact(self.place(None, None), RoomEnded { reason: record.to_owned() });
         ctx.out.push_back(Output::RoomClosed { room: Box::new(self.config.sid.clone()) });
@@ -204,13 +214,8 @@ impl Room {
         self.timers.start(Timer::Counts, self.tick(now, COUNTS_INTERVAL));
     }
 
-    /// Starts the clock of the samples.
-    pub(crate) fn start_samples(&mut self, now: Mono) {
-        self.timers.start(Timer::Samples, self.tick(now, SAMPLE_INTERVAL));
-    }
-
     /// The next tick of a clock that began with the room.
-    fn tick(&self, now: Mono, interval: Duration) -> Mono {
+    pub(crate) fn tick(&self, now: Mono, interval: Duration) -> Mono {
         let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX).max(1);
         let ticks = now.ns.saturating_sub(self.created_at.ns) / interval_ns + 1;
         Mono { ns: self.created_at.ns.saturating_add(ticks.saturating_mul(interval_ns)) }

@@ -5,7 +5,7 @@ use crate::ctx::Ctx;
 use crate::demux::{Demux, Owner, RoomIndex};
 use crate::handshakes::Handshakes;
 use crate::input::{Command, Join, Request};
-use crate::limits::{ROOMS_MAX, TUPLE_SILENCE};
+use crate::limits::{ROOMS_MAX, SAMPLES_PER_STEP, TUPLE_SILENCE};
 use crate::model::{DisconnectReason, RoomConfig};
 use crate::output::{LeaveAction, Output, Signal, Why};
 use crate::room::Room;
@@ -34,6 +34,8 @@ pub struct Sfu {
     stirred: VecDeque<RoomIndex>,
     out: VecDeque<Output>,
     handshakes: Handshakes,
+    /// Samples that this turn still takes.
+    samples_left: usize,
     counters: SfuCounters,
 }
 
@@ -89,6 +91,7 @@ impl Sfu {
             stirred: VecDeque::new(),
             out: VecDeque::new(),
             handshakes: Handshakes::default(),
+            samples_left: 0,
             counters: SfuCounters::default(),
         }
     }
@@ -98,8 +101,8 @@ impl Sfu {
         self.now = now;
         match command {
             Command::CreateRoom(config) => self.create_room(*config),
-            Command::CloseRoom { room, reason, record } => match self.by_sid.get(&room) {
-                Some(index) => self.with_room(*index, |room, ctx| room.close(ctx, reason, record)),
+            Command::CloseRoom { room, reason, action, record } => match self.by_sid.get(&room) {
+                Some(index) => self.with_room(*index, |room, ctx| room.close(ctx, reason, action, record)),
                 None => self.out.push_back(Output::RoomClosed { room: Box::new(room) }),
             },
             Command::Join(join) => self.join(*join),
@@ -178,6 +181,7 @@ impl Sfu {
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now: Now, batch: &mut SendBatch) {
         self.now = now;
+        self.samples_left = SAMPLES_PER_STEP;
         while let Some((addresses, mut bytes)) = self.handshakes.next() {
             if let Some(owner) = self.owner(addresses, &bytes) {
                 self.deliver(owner, addresses, &mut bytes, batch);
@@ -290,7 +294,8 @@ impl Sfu {
         let random = self.random.fork();
         self.by_sid.insert(config.sid.clone(), index);
         let (now, out, demux, counters) = (self.now, &mut self.out, &mut self.demux, &mut self.counters);
-        let mut ctx = Ctx { now, config: &self.config, demux, out, counters };
+        let samples_left = &mut self.samples_left;
+        let mut ctx = Ctx { now, config: &self.config, demux, out, counters, samples_left };
         let room = Box::new(Room::new(&mut ctx, index, config, random));
         if let Some(place) = self.rooms.get_mut(index.0 as usize) {
             *place = Some(Slot { room, deadline: Mono::NEVER, stirred: false });
@@ -332,7 +337,8 @@ impl Sfu {
             self.stirred.push_back(index);
         }
         let (now, out, demux, counters) = (self.now, &mut self.out, &mut self.demux, &mut self.counters);
-        let mut ctx = Ctx { now, config: &self.config, demux, out, counters };
+        let samples_left = &mut self.samples_left;
+        let mut ctx = Ctx { now, config: &self.config, demux, out, counters, samples_left };
         let outcome = catch_unwind(AssertUnwindSafe(|| call(&mut slot.room, &mut ctx)));
         if outcome.is_err() {
             self.room_panicked(index);

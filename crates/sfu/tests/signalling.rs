@@ -451,6 +451,7 @@ fn a_closed_room_sends_everybody_away_and_is_gone() {
     world.command(Command::CloseRoom {
         room: "RM_a".into(),
         reason: DisconnectReason::RoomDeleted,
+        action: LeaveAction::Disconnect,
         record: "deleted",
     });
     for peer in [1, 2] {

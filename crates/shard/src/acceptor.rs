@@ -1,8 +1,8 @@
 //! Accepts ICE-TCP in one place and hands each connection to the shard that its first STUN frame names.
 
-use crate::TURN_EVERY;
 use crate::counters::{AcceptorCounters, SharedAcceptorCounters};
 use crate::worker::{Message, ShardHandle};
+use crate::{TURN_EVERY, finish};
 use fanlight_base::{Addresses, Protocol};
 use fanlight_transport::demux::stun_local_ufrag;
 use mio::net::{TcpListener, TcpStream};
@@ -119,7 +119,7 @@ impl Acceptor {
         self.stop.store(true, Ordering::Relaxed);
         // If waking fails the thread still sees the flag within a second.
         let _ = self.waker.wake();
-        let _ = self.thread.join();
+        finish(self.thread, || ());
     }
 }
 

@@ -14,7 +14,8 @@ mod turn;
 mod udp;
 mod worker;
 
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 pub use acceptor::{Acceptor, AcceptorError};
 pub use clock::Clock;
@@ -30,3 +31,21 @@ pub use worker::{
 
 /// A thread that has nothing to do turns this often, so that it can be seen to live.
 const TURN_EVERY: Duration = Duration::from_millis(500);
+
+/// A thread that is stuck keeps the process from ending so long; the last words of TURN take half of it at most.
+const STOP_WITHIN: Duration = Duration::from_secs(4);
+
+/// Waits for a thread that is asked to end, again and again; `false` when it had panicked or is stuck.
+fn finish(thread: JoinHandle<()>, mut ask: impl FnMut()) -> bool {
+    let until = Instant::now() + STOP_WITHIN;
+    loop {
+        ask();
+        if thread.is_finished() {
+            return thread.join().is_ok();
+        }
+        if Instant::now() > until {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}

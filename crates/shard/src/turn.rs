@@ -11,6 +11,7 @@ mod worker;
 
 use crate::clock::Clock;
 use crate::counters::SharedTurnCounters;
+use crate::finish;
 use crate::handover::{Packets, Way};
 use crate::udp::{self, Udp, UdpError};
 use crate::worker::{ShardHandle, WAKE};
@@ -175,11 +176,12 @@ pub struct TurnThread {
 }
 
 impl TurnThread {
-    /// Ends every allocation, tells the accounting their last bytes, and ends the thread; `false` when it had panicked.
+    /// Ends every allocation, tells the accounting their last bytes, and ends the thread; `false` when it had panicked, or is
+    /// stuck and left behind.
     pub fn stop(self) -> bool {
         self.stop.store(true, Ordering::Relaxed);
         // A thread that cannot be woken still sees the flag within a second.
         let _ = self.waker.wake();
-        self.thread.join().is_ok()
+        finish(self.thread, || ())
     }
 }

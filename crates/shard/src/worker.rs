@@ -1,6 +1,5 @@
 //! The loop of a media thread.
 
-use crate::TURN_EVERY;
 use crate::acceptor::host;
 use crate::clock::Clock;
 use crate::counters::{Counters, Load, ShardCounters, ShardLoad};
@@ -8,18 +7,20 @@ use crate::handover::{Packets, Relayed, Way};
 use crate::tcp::Connection;
 use crate::turn::TurnGate;
 use crate::udp::{Endpoint, ReceiveBuffer, Udp, UdpError, kernel_drops};
+use crate::{TURN_EVERY, finish};
 use fanlight_base::{Addresses, Mono, Now, PeerKey, Protocol, RoomSid, SendBatch};
 use fanlight_events::Event;
 use fanlight_sfu::Sfu;
 use fanlight_sfu::input::{Command, Join, Request};
 use fanlight_sfu::model::DisconnectReason;
-use fanlight_sfu::output::{ClientMetrics, Output, Signal};
+use fanlight_sfu::output::{ClientMetrics, LeaveAction, Output, Signal};
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{
     Receiver, SendError, Sender, SyncSender, TryRecvError, TrySendError, channel, sync_channel,
@@ -235,7 +236,7 @@ impl Shard {
         let (counters, load) = (Counters::default(), Load::default());
         let turns = Arc::new(AtomicU64::new(0));
         let seen = Arc::downgrade(&turns);
-        let worker = Worker {
+        let mut worker = Worker {
             sfu,
             clock,
             poll,
@@ -263,16 +264,23 @@ impl Shard {
             more: Vec::new(),
             turns,
         };
-        let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            let ended = catch_unwind(AssertUnwindSafe(|| worker.run()));
+            worker.send_all_away();
+            if let Err(panic) = ended {
+                resume_unwind(panic);
+            }
+        })?;
         let handle = ShardHandle { messages: sender, requests, waker, relayed };
         Ok(Self { handle, counters, load, turns: seen, thread })
     }
 
-    /// Ends the thread and waits for it; `false` when it had panicked.
+    /// Ends the thread and waits for it; `false` when it had panicked, or is stuck and left behind.
     pub fn stop(self) -> bool {
+        let Self { handle, thread, .. } = self;
+        let mut asked = false;
         // A shard that is already gone has nothing left to be told.
-        let _ = self.handle.send(Message::Stop);
-        self.thread.join().is_ok()
+        finish(thread, || asked |= !asked && !matches!(handle.try_send(Message::Stop), Ok(Some(_))))
     }
 }
 
@@ -342,7 +350,7 @@ enum Taken {
 }
 
 impl Worker {
-    fn run(mut self) {
+    fn run(&mut self) {
         let mut events = Events::with_capacity(256);
         let mut deadline = Mono::default();
         loop {
@@ -381,6 +389,14 @@ impl Worker {
                 return;
             }
         }
+    }
+
+    /// Whoever is still here when the thread ends joins anew, on a server that works.
+    fn send_all_away(&mut self) {
+        let (reason, action) = (DisconnectReason::ServerShutdown, LeaveAction::Reconnect);
+        std::mem::take(&mut self.lines).into_values().for_each(|mut line| {
+            (line.0)(Signal::Leave { reason, action });
+        });
     }
 
     /// Feeds waiting messages and requests to the core, by turns, as far as one budget goes; `true` when the thread is to end.

@@ -1,11 +1,12 @@
 //! ICE-TCP over real sockets: two shards behind one port.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use fanlight_base::{Mono, PeerKey, Protocol, Redacted};
-use fanlight_events::ClientFacts;
-use fanlight_sfu::envelope::{BadEnvelope, DataEnvelope, Routed, Sender};
-use fanlight_sfu::input::{Command, Join, Layout, Quirks, Request};
-use fanlight_sfu::model::{DisconnectReason, ParticipantKind, Permission, RoomConfig};
+mod room;
+
+use fanlight_base::{Mono, PeerKey, Protocol};
+use fanlight_sfu::envelope::DataEnvelope;
+use fanlight_sfu::input::{Command, Request};
+use fanlight_sfu::model::DisconnectReason;
 use fanlight_sfu::output::Signal;
 use fanlight_sfu::{Sfu, SfuConfig, TextLimits};
 use fanlight_shard::{
@@ -15,7 +16,7 @@ use fanlight_transport::candidate::LocalCandidate;
 use fanlight_transport::negotiate::RemoteTransport;
 use fanlight_transport::sdp::SessionDescription;
 use fanlight_transport::{Certificate, ClockAnchor, ufrag};
-use std::collections::BTreeMap;
+use room::{join, no_data, room_config};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, Sender as Queue, channel};
@@ -119,51 +120,6 @@ fn start_shard(
     let udp = bind_udp(([127, 0, 0, 1], 0).into(), "rtc.udp_port").expect("a socket");
     Shard::start(format!("shard-{shard}"), sfu, Clock::new(anchor), vec![udp], None, sinks)
         .expect("it starts")
-}
-
-fn no_data(_: &[u8], _: &Sender<'_>) -> Result<Routed, BadEnvelope> {
-    Err(BadEnvelope)
-}
-
-fn room_config(sid: &str) -> RoomConfig {
-    RoomConfig {
-        sid: sid.into(),
-        name: sid.into(),
-        empty_timeout_s: 300,
-        departure_timeout_s: 20,
-        max_participants: 0,
-        created_ms: 0,
-        turn_password: Redacted::new(String::new()),
-        sif_trailer: String::new(),
-        enabled_codecs: Vec::new(),
-        metadata: String::new(),
-    }
-}
-
-fn join(peer: PeerKey, room: &str) -> Join {
-    Join {
-        peer,
-        room: room.into(),
-        sid: format!("PA_{}", peer.0).into(),
-        identity: format!("user{}", peer.0).into(),
-        name: String::new(),
-        metadata: String::new(),
-        attributes: BTreeMap::new(),
-        permission: Permission { can_subscribe: true, ..Permission::default() },
-        kind: ParticipantKind::Standard,
-        kind_details: Vec::new(),
-        layout: Layout::Dual { subscriber_primary: true },
-        protocol: 17,
-        client_protocol: 2,
-        capabilities: Vec::new(),
-        client: ClientFacts::default(),
-        quirks: Quirks::default(),
-        auto_subscribe: true,
-        adaptive_stream: false,
-        ice_lite: false,
-        add_tracks: Vec::new(),
-        publisher_offer: None,
-    }
 }
 
 /// A client whose only way is one TCP connection.

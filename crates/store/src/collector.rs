@@ -25,7 +25,7 @@ pub use sink::{Sink, SinkError};
 pub use sqlite::SqliteSink;
 
 use crate::sqlite::lock;
-use crate::store::StoreError;
+use crate::store::{StoreError, finish};
 use fanlight_telemetry::collector::DedupSettings;
 use health::Monitor;
 use spool::Spool;
@@ -165,8 +165,8 @@ impl Collector {
     /// Writes or spools what has been sent, answers it, and ends.
     pub fn close(self) {
         self.sender.close();
-        if self.thread.join().is_err() {
-            tracing::error!("the collector's thread had panicked");
+        if finish(self.thread).is_none() {
+            tracing::error!("the collector's thread had panicked, or does not end");
         }
     }
 }

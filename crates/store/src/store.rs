@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// Rooms are kept so many days unless configured otherwise.
 pub const RETENTION_DAYS_DEFAULT: u32 = 90;
@@ -40,6 +41,20 @@ pub struct Settings {
 pub struct Closed {
     /// Rows that could not be written in time.
     pub unwritten_rows: usize,
+    /// All that was sent is on record.
+    pub whole: bool,
+}
+
+/// A thread that was told to end is waited for this long: longer than the writer's own limit.
+const FINISH_WITHIN: Duration = Duration::from_secs(5);
+
+/// What a thread that was told to end gives back; `None` when it had panicked or does not end.
+pub(crate) fn finish<T>(thread: JoinHandle<T>) -> Option<T> {
+    let until = Instant::now() + FINISH_WITHIN;
+    while !thread.is_finished() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(1));
+    }
+    if thread.is_finished() { thread.join().ok() } else { None }
 }
 
 /// Why the record could not be opened.
@@ -111,12 +126,13 @@ impl Store {
         self.turns.clone()
     }
 
-    /// Writes what has been sent and waits until that is done, or for three seconds when the disk does not answer.
+    /// Writes what has been sent and waits until that is done, or for three seconds when the disk does not answer; a thread
+    /// that is stuck is left behind after some more.
     pub fn close(self) -> Closed {
         self.sender.close();
-        self.thread.join().unwrap_or_else(|_| {
-            tracing::error!("the store's thread had panicked");
-            Closed { unwritten_rows: 0 }
+        finish(self.thread).unwrap_or_else(|| {
+            tracing::error!("the store's thread had panicked, or does not end");
+            Closed { unwritten_rows: 0, whole: false }
         })
     }
 }

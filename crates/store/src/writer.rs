@@ -210,6 +210,6 @@ impl Writer {
         if unwritten_rows > 0 {
             tracing::error!(unwritten_rows, "the record is closed before everything could be written");
         }
-        Closed { unwritten_rows }
+        Closed { unwritten_rows, whole: unwritten_rows == 0 }
     }
 }

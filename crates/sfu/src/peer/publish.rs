@@ -427,20 +427,22 @@ impl Room {
         Some(track)
     }
 
-    /// Tells the record how all tracks of a participant stand.
-    pub(crate) fn sample_published(&self, ctx: &mut Ctx<'_>, key: PeerKey) {
-        let Some(peer) = self.peers.get(&key) else { return };
-        for track in peer.tracks.iter().filter(|track| track.is_flowing()) {
-            let mut counters = track.past.clone();
-            for line in &track.lines {
-                if let Some(now) = self.media.publish_counters(line.key) {
-                    add(&mut counters, &now);
-                }
-            }
-            let (track, direction) = (track.info.sid.clone(), Direction::Publish);
-            let sample = TrackSample { track, direction, last: false, counters };
-            ctx.sample(&self.config.sid, &peer.sid, SampleBody::Track(sample));
+    /// How a track of a participant stands, by the line it came on first; `None` while nothing flows on it.
+    pub(crate) fn published_sample(
+        &self,
+        key: PeerKey,
+        sid: &TrackSid,
+        line: TrackKey,
+    ) -> Option<TrackSample> {
+        let track = self.peers.get(&key)?.track(sid)?;
+        if !track.is_flowing() || track.lines.first()?.key != line {
+            return None;
         }
+        let mut counters = track.past.clone();
+        for now in track.lines.iter().filter_map(|line| self.media.publish_counters(line.key)) {
+            add(&mut counters, &now);
+        }
+        Some(TrackSample { track: sid.clone(), direction: Direction::Publish, last: false, counters })
     }
 }
 

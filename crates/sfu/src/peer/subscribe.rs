@@ -421,20 +421,6 @@ impl Room {
             self.signal(ctx, key, Signal::StreamState { streams });
         }
     }
-
-    /// Tells the record how all subscriptions of a participant stand.
-    pub(crate) fn sample_subscribed(&self, ctx: &mut Ctx<'_>, key: PeerKey) {
-        let Some(peer) = self.peers.get(&key) else { return };
-        for (sid, subscription) in &peer.subscriptions {
-            let down = subscription.binding.as_ref().and_then(|binding| binding.down.as_ref());
-            let Some(counters) = down.and_then(|down| self.media.subscribe_counters(down.key)) else {
-                continue;
-            };
-            let (track, direction) = (sid.clone(), Direction::Subscribe);
-            let sample = TrackSample { track, direction, last: false, counters };
-            ctx.sample(&self.config.sid, &peer.sid, SampleBody::Track(sample));
-        }
-    }
 }
 
 fn ssrc(random: &mut fanlight_base::Random) -> u32 {
