@@ -235,7 +235,11 @@ fn list(addresses: &[SocketAddr]) -> String {
 fn start_logging(level: Option<&str>, json: bool) {
     let filter =
         EnvFilter::try_from_env("FANLIGHT_LOG").unwrap_or_else(|_| EnvFilter::new(level.unwrap_or("info")));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        // It would complain on standard error too, and end the thread that cannot.
+        .log_internal_errors(false);
     // A second call in one process (a test) keeps the first subscriber.
     let _ = if json { builder.json().try_init() } else { builder.try_init() };
 }

@@ -6,6 +6,7 @@ mod server;
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::process::{Resource, Rlimit, prlimit};
 use server::*;
 use std::fs;
 use std::io::{Read, Write};
@@ -89,16 +90,40 @@ fn shards(server: &Server) -> usize {
     server.greets_with("media over UDP").matches("127.0.0.1:").count()
 }
 
+/// What the server writes into files fails from now on, or does so no more: as with a disk that is full or read-only.
+fn set_disk_full(server: &Server, full: bool) {
+    let process = rustix::process::Pid::from_child(&server.child);
+    let limit = Rlimit { current: full.then_some(1), maximum: None };
+    prlimit(Some(process), Resource::Fsize, limit).expect("a child of ours");
+}
+
+#[test]
+fn a_record_that_cannot_be_written_is_told_and_calls_go_on_and_it_is_written_when_there_is_room() {
+    let port = free_tcp();
+    let server = Server::start(&format!("prometheus: {{port: {port}}}\n"));
+    set_disk_full(&server, true);
+    server.wait_for_health(200, "OK\nthe record cannot be written");
+    let told = metrics(port);
+    for line in ["fanlight_store_failing 1", "fanlight_thread_up{thread=\"store\"} 1"] {
+        assert!(told.contains(line), "{line} is not in {told}");
+    }
+    let (_alice, status) = server.join("r", "alice");
+    assert_eq!(status, "HTTP/1.1 101");
+    set_disk_full(&server, false);
+    server.wait_for_health(200, "\r\n\r\nOK");
+    let report = run(&["report", "--room", "r", "--data-dir", &server.folder.file("data")]);
+    assert!(text(&report.stdout).contains("alice"), "{}", text(&report.stdout));
+}
+
 #[test]
 fn a_stuck_shard_is_told_and_gets_nobody_until_it_works_again() {
     let port = free_tcp();
     let server = Server::start(&format!("prometheus: {{port: {port}}}\n"));
     let (_alice, status) = server.join("first", "alice");
     assert_eq!(status, "HTTP/1.1 101");
-    server.wait_for_health("200");
+    server.wait_for_health(200, "\r\n\r\nOK");
     let held = Held::new(&server, "shard-0");
-    let answer = server.wait_for_health("406");
-    assert!(answer.contains("\nthread shard-0 is stuck"), "{answer}");
+    server.wait_for_health(406, "\nthread shard-0 is stuck");
     let told = metrics(port);
     for line in ["fanlight_thread_up{thread=\"shard-0\"} 0", "fanlight_thread_up{thread=\"control\"} 1"] {
         assert!(told.contains(line), "{line} is not in {told}");
@@ -111,7 +136,7 @@ fn a_stuck_shard_is_told_and_gets_nobody_until_it_works_again() {
     }
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     drop(held);
-    server.wait_for_health("200");
+    server.wait_for_health(200, "\r\n\r\nOK");
     assert_eq!(server.join("first", "dave").1, "HTTP/1.1 101");
     assert!(metrics(port).contains("fanlight_thread_stuck_total{thread=\"shard-0\"} 1"));
     for said in ["a thread is stuck", "a thread that was stuck works again"] {
@@ -126,23 +151,14 @@ fn a_join_is_answered_though_the_control_thread_is_stuck() {
     let began = Instant::now();
     assert_eq!(server.join("r", "alice").1, "HTTP/1.1 503");
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
-    assert!(server.wait_for_health("406").contains("\nthread control is stuck"));
+    server.wait_for_health(406, "\nthread control is stuck");
 }
 
 #[test]
 fn a_stuck_store_is_told_and_calls_go_on() {
     let server = Server::start("");
     let _held = Held::new(&server, "store");
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let answer = server.get(V4, "/");
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        if answer.contains("OK\nthread store is stuck") {
-            break;
-        }
-        assert!(Instant::now() < end, "{answer}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    server.wait_for_health(200, "OK\nthread store is stuck");
     assert_eq!(server.join("r", "alice").1, "HTTP/1.1 101");
 }
 

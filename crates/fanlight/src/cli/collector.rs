@@ -141,7 +141,9 @@ fn say_configuration(kohaku: &KohakuConfig) {
 /// To Kohaku's file, or to standard output.
 fn start_logging(kohaku: &KohakuConfig) -> Result<(), Box<dyn Error>> {
     let level = if kohaku.debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
-    let builder = tracing_subscriber::fmt().with_max_level(level).event_format(KohakuLines);
+    // What cannot be written would be complained of on standard error, and end the thread where that is closed too.
+    let builder = tracing_subscriber::fmt().log_internal_errors(false);
+    let builder = builder.with_max_level(level).event_format(KohakuLines);
     if kohaku.log_stdout {
         return Ok(builder.with_writer(std::io::stdout).try_init().map_err(|error| error.to_string())?);
     }

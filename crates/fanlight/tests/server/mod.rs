@@ -26,13 +26,13 @@ pub(crate) fn command() -> Command {
     command
 }
 
-/// `exec` keeps the process, so that signals reach the server.
+/// `exec` keeps the process, so that signals reach the server. A file that may not grow is an error to it, not the end.
 pub(crate) fn command_with_mask(mask: &str) -> Command {
     let mut command = Command::new("sh");
     for variable in VARIABLES {
         command.env_remove(variable);
     }
-    command.args(["-c", &format!("umask {mask}; exec \"$0\" \"$@\""), PROGRAM]);
+    command.args(["-c", &format!("umask {mask}; trap '' XFSZ; exec \"$0\" \"$@\""), PROGRAM]);
     command
 }
 
@@ -175,13 +175,13 @@ impl Server {
         (socket, text(&head))
     }
 
-    /// Waits until `/` answers so.
-    pub(crate) fn wait_for_health(&self, status: &str) -> String {
+    /// Waits until `/` answers with this status and this end.
+    pub(crate) fn wait_for_health(&self, status: u16, end: &str) {
         let began = Instant::now();
         loop {
             let answer = self.get(V4, "/");
-            if answer.starts_with(&format!("HTTP/1.1 {status}")) {
-                return answer;
+            if answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.ends_with(end) {
+                return;
             }
             assert!(began.elapsed() < PATIENCE, "{answer}\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
