@@ -22,7 +22,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -210,12 +210,12 @@ async fn handle(app: App, remote: SocketAddr, request: Request<Body>) -> Respons
     };
     let body = Unread::new(body, &app.gate, remote.ip(), http.header("content-length"));
     match admission::wants_form(&app.server, (app.now)(), &http) {
-        Ok(false) => route(&app, &http, upgrade, body).await,
+        Ok(false) => route(&app, &http, remote.ip(), upgrade, body).await,
         Ok(true) => match body.read(http_rules::FORM_BYTES_MAX).await {
             Ok(form) => {
                 http.body = &form.bytes;
                 let nothing = Unread::new(Body::empty(), &app.gate, remote.ip(), None);
-                route(&app, &http, upgrade, nothing).await
+                route(&app, &http, remote.ip(), upgrade, nothing).await
             }
             Err(error) => respond(with_cors(&http, unread(&error))),
         },
@@ -231,6 +231,7 @@ pub(crate) fn unread(error: &BodyError) -> Answer {
 async fn route(
     app: &App,
     http: &HttpRequest<'_>,
+    remote: IpAddr,
     upgrade: Option<WebSocketUpgrade>,
     body: Unread,
 ) -> Response<Body> {
@@ -246,13 +247,13 @@ async fn route(
             }
         }
         Step::Join(admission) => match upgrade {
-            Some(upgrade) => rtc::join(app, upgrade, *admission)
+            Some(upgrade) => rtc::join(app, upgrade, *admission, remote)
                 .await
                 .unwrap_or_else(|refusal| respond(with_cors(http, refusal))),
             None => respond(with_cors(http, Answer::empty(404))),
         },
         Step::RefuseResume(setup) => match upgrade {
-            Some(upgrade) => rtc::refuse_resume(app, upgrade, *setup),
+            Some(upgrade) => rtc::refuse_resume(app, upgrade, *setup, remote),
             None => respond(with_cors(http, Answer::empty(404))),
         },
         Step::Pass { path, token } if path == client_stats::PATH => {

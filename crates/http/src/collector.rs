@@ -112,7 +112,7 @@ impl CollectorApp {
     pub fn new(reports: ReportSink, settings: CollectorSettings) -> Self {
         Self(Arc::new(Inner {
             reports,
-            gate: Gate::new([CONNECTIONS_MAX, 0, settings.bodies_bytes_max]),
+            gate: Gate::new([CONNECTIONS_MAX, 0, settings.bodies_bytes_max, 0]),
             settings,
             meter: Meter::default(),
             connections: Arc::default(),
@@ -159,7 +159,7 @@ pub async fn serve_exporter(
     metrics: MetricsApp,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
-    let gate = Gate::new([CONNECTIONS_MAX, 0, 0]);
+    let gate = Gate::new([CONNECTIONS_MAX, 0, 0, 0]);
     let door = Door { listener, tls, http2: Http2Settings::default(), counters: Arc::default(), gate };
     door.serve(stop, move |_, request: Request<Incoming>| {
         let response = match request.uri().path().trim_end_matches('/') {

@@ -17,19 +17,22 @@ pub(crate) enum Kind {
     HeadBytes,
     /// Bytes of bodies.
     BodyBytes,
+    /// Bytes of long messages on their way to WebSockets.
+    SentBytes,
 }
 
 /// Bytes of a head that need no share: what nearly all requests need.
 pub(crate) const SMALL_HEAD_BYTES: usize = 8 * 1024;
 
-const KINDS: usize = 3;
+const KINDS: usize = 4;
 
 /// Of each kind at most so much in all; half of it by one host.
 ///
 /// Connections: one address has 28,232 ports to come from (Linux' `ip_local_port_range`), so that no honest NAT or balancer
 /// comes near half of these. Heads: thirty tokens with 500 kB of metadata that arrive at one time. Bodies: a thousand pages
-/// that report at one time, with the most that a report may have.
-const MOST: [usize; KINDS] = [65_536, 24 << 20, 64 << 20];
+/// that report at one time, with the most that a report may have. Long messages: joins of a dozen clients into the largest
+/// room, which a client that does not read holds for some seconds.
+const MOST: [usize; KINDS] = [65_536, 24 << 20, 64 << 20, 128 << 20];
 
 /// What was counted of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -51,6 +54,8 @@ pub struct GateSnapshot {
     pub head_bytes: HeldSnapshot,
     /// Bytes of bodies.
     pub body_bytes: HeldSnapshot,
+    /// Bytes of long messages on their way to WebSockets.
+    pub sent_bytes: HeldSnapshot,
     /// Answers from 400 on, by status.
     pub refusals: Vec<(u16, u64)>,
 }
@@ -92,14 +97,19 @@ impl Gate {
 
     /// What was counted by now.
     pub fn snapshot(&self) -> GateSnapshot {
-        let [connections, head_bytes, body_bytes] = self.held().kinds;
+        let [connections, head_bytes, body_bytes, sent_bytes] = self.held().kinds;
         let by_status = self.refusals().by_status.iter().map(|(status, count)| (*status, *count)).collect();
-        GateSnapshot { connections, head_bytes, body_bytes, refusals: by_status }
+        GateSnapshot { connections, head_bytes, body_bytes, sent_bytes, refusals: by_status }
     }
 
     /// A share of nothing yet.
     pub(crate) fn share(&self, kind: Kind, remote: IpAddr) -> Share {
         Share { gate: self.clone(), host: host(remote), kind, amount: 0 }
+    }
+
+    /// The most that one host may hold.
+    pub(crate) fn most_of_host(&self, kind: Kind) -> usize {
+        self.0.most.get(kind as usize).map_or(0, |most| most / 2)
     }
 
     /// A place for a connection.
@@ -155,9 +165,10 @@ impl Share {
         let mut held = self.gate.held();
         let held = &mut *held;
         let most = self.gate.0.most.get(kind).copied().unwrap_or(0);
+        let most_of_host = self.gate.most_of_host(self.kind);
         let Some(total) = held.kinds.get_mut(kind) else { return false };
         let of_host = held.hosts.get(&self.host).and_then(|host| host.get(kind)).copied().unwrap_or(0);
-        if more > most.saturating_sub(total.now) || more > (most / 2).saturating_sub(of_host) {
+        if more > most.saturating_sub(total.now) || more > most_of_host.saturating_sub(of_host) {
             total.refused += 1;
             return false;
         }

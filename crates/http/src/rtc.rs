@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::backend::{Admitted, Backend, BackendError, Requested, Requests};
+use crate::gate::{Kind, Share};
 use crate::signals::{self, SignalReceiver};
 use axum::body::Body;
 use axum::extract::WebSocketUpgrade;
@@ -14,6 +15,7 @@ use fanlight_livekit::pace;
 use fanlight_livekit::session::{Action, Frame, MESSAGE_BYTES_MAX, Session, SessionSetup};
 use fanlight_sfu::input::Request;
 use fanlight_sfu::output::Signal;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -32,6 +34,11 @@ const READ_BUFFER_BYTES: usize = 4096;
 /// Cost of what one connection may have in its shard's queue: sixteen small requests, or one description. What comes behind
 /// waits in the socket, so that a connection that floods adds no more than this to the wait of others.
 const CREDIT: u32 = 32 << 10;
+/// Bytes of a signal ([`Signal::bytes`]) that needs no share of what all connections may be sending: all but joins into
+/// large rooms.
+const SMALL_SIGNAL_BYTES: usize = 2 << 20;
+/// How often a share that is not to be had is asked for again.
+const SHARE_RETRY: Duration = Duration::from_millis(100);
 /// How long a full control queue is waited for when a connection ends.
 const CLOSE_RETRY: Duration = Duration::from_millis(100);
 
@@ -40,6 +47,7 @@ pub(crate) async fn join(
     app: &App,
     upgrade: WebSocketUpgrade,
     admission: Admission,
+    remote: IpAddr,
 ) -> Result<Response<Body>, Answer> {
     let Admission { request, session } = admission;
     let (sender, mut signals) = signals::queue();
@@ -61,7 +69,7 @@ pub(crate) async fn join(
         .read_buffer_size(READ_BUFFER_BYTES);
     Ok(upgrade.on_upgrade(move |socket| async move {
         let session = Session::new(session);
-        let mut connection = Connection { app, socket, session, signals, peer: Some(guard) };
+        let mut connection = Connection { app, remote, socket, session, signals, peer: Some(guard) };
         if connection.signal(first).await.is_continue() {
             connection.run().await;
         }
@@ -69,13 +77,18 @@ pub(crate) async fn join(
 }
 
 /// Upgrades, tells the client that there is nothing to resume, and closes.
-pub(crate) fn refuse_resume(app: &App, upgrade: WebSocketUpgrade, setup: SessionSetup) -> Response<Body> {
+pub(crate) fn refuse_resume(
+    app: &App,
+    upgrade: WebSocketUpgrade,
+    setup: SessionSetup,
+    remote: IpAddr,
+) -> Response<Body> {
     let app = app.clone();
     upgrade.on_upgrade(move |socket| async move {
         let mut session = Session::new(setup);
         let actions = session.refuse_resume();
         let (_, signals) = signals::queue();
-        let mut connection = Connection { app, socket, session, signals, peer: None };
+        let mut connection = Connection { app, remote, socket, session, signals, peer: None };
         // The connection ends here either way.
         let _ = connection.perform(actions, 0).await;
     })
@@ -119,6 +132,7 @@ impl Drop for Peer {
 
 struct Connection {
     app: App,
+    remote: IpAddr,
     socket: WebSocket,
     session: Session,
     signals: SignalReceiver,
@@ -168,9 +182,30 @@ impl Connection {
     }
 
     async fn signal(&mut self, signal: Signal) -> Flow {
+        let Some(_until_it_is_sent) = self.share(signal.bytes()).await else { return Flow::Break(()) };
         let now = (self.app.now)();
         let actions = self.session.handle_signal(&self.app.server, now, signal);
         self.perform(actions, 0).await
+    }
+
+    /// A place for a long message among those that are being sent; `None` when there was none in time.
+    async fn share(&mut self, bytes: usize) -> Option<Share> {
+        let gate = &self.app.gate;
+        let mut share = gate.share(Kind::SentBytes, self.remote);
+        if bytes <= SMALL_SIGNAL_BYTES {
+            return Some(share);
+        }
+        let bytes = bytes.min(gate.most_of_host(Kind::SentBytes));
+        let taking = async {
+            while !share.grow(bytes) {
+                sleep(SHARE_RETRY).await;
+            }
+        };
+        tokio::select! {
+            taken = timeout(SEND_WITHIN, taking) => taken.ok()?,
+            () = self.signals.given_up() => return None,
+        }
+        Some(share)
     }
 
     /// Does what the session says about a message of so many bytes.

@@ -14,7 +14,7 @@ use fanlight_livekit::http_rules::NodeHealth;
 use fanlight_livekit::server::Server;
 use fanlight_livekit::session::MESSAGE_BYTES_MAX;
 use fanlight_livekit::token::{Grants, Keys, VideoGrant, create};
-use fanlight_sfu::model::{ParticipantInfo, ParticipantState, RoomConfig, RoomInfo};
+use fanlight_sfu::model::{ParticipantInfo, ParticipantState, RoomConfig, RoomInfo, SharedInfo};
 use fanlight_sfu::output::{Joined, Signal};
 use fanlight_telemetry::collector::query::{ClientConnection, ClientQuery, StoredObject, StoredReport};
 use fanlight_telemetry::collector::sides::ClientSides;
@@ -38,6 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const NOW: Now = Now { mono_ns: 1_000_000_000, unix_ns: 1_800_000_000_000_000_000 };
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
+const MIB: usize = 1 << 20;
 /// `SignalRequest.ping`, which is answered.
 const PING: &[u8] = &[0x70, 5];
 
@@ -48,6 +49,8 @@ struct Told {
     closed: Vec<PeerKey>,
     /// Requests are held here as if the shard had not come to them.
     holds: bool,
+    /// Metadata in the room that a client joins, in parts of half a megabyte.
+    others: usize,
     held: Vec<Requested>,
 }
 
@@ -279,7 +282,7 @@ fn backend(told: Arc<Mutex<Told>>) -> Backend {
             }
             ToControl::Join { request, signals, reply } => {
                 let peer = PeerKey(told.signals.len() as u64);
-                assert!(signals.try_send(Signal::Joined(Box::new(joined(&request)))));
+                assert!(signals.try_send(Signal::Joined(Box::new(joined(&request, told.others)))));
                 told.signals.push(signals);
                 let shard = Arc::clone(&shard);
                 let requests = Requests::new(move |requested| {
@@ -297,7 +300,7 @@ fn backend(told: Arc<Mutex<Told>>) -> Backend {
     })
 }
 
-fn joined(request: &JoinRequest) -> Joined {
+fn joined(request: &JoinRequest, others: usize) -> Joined {
     let config = RoomConfig {
         sid: "RM_test".into(),
         name: request.room.clone(),
@@ -330,7 +333,9 @@ fn joined(request: &JoinRequest) -> Joined {
         capabilities: Vec::new(),
     };
     let room = RoomInfo { config, num_participants: 0, num_publishers: 0, active_recording: false };
-    Joined { room, participant, others: Vec::new(), subscriber_primary: true }
+    let large = ParticipantInfo { metadata: "m".repeat(MIB / 2), ..participant.clone() };
+    let large = SharedInfo::new(large, fanlight_livekit::convert::encode_participant);
+    Joined { room, participant, others: vec![large; others], subscriber_primary: true }
 }
 
 fn get(path: &str, headers: &str) -> Vec<u8> {

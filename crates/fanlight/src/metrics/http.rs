@@ -5,10 +5,11 @@ use fanlight_http::{GateSnapshot, HeldSnapshot};
 
 /// Of the main port.
 pub(super) fn http(sheet: &mut Sheet, counts: &GateSnapshot) {
-    let kinds: [(&str, &str, &HeldSnapshot); 3] = [
+    let kinds: [(&str, &str, &HeldSnapshot); 4] = [
         ("connections", "connections, WebSockets among them", &counts.connections),
         ("head_bytes", "bytes of long requests' heads", &counts.head_bytes),
         ("body_bytes", "bytes of requests' bodies", &counts.body_bytes),
+        ("sent_bytes", "bytes of long messages on their way to WebSockets", &counts.sent_bytes),
     ];
     for (name, help, held) in kinds {
         sheet.gauge(&format!("fanlight_http_{name}"), &format!("HTTP: {help}, held now."), |to| {

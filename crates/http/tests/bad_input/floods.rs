@@ -3,7 +3,6 @@
 use super::*;
 use fanlight_http::GateSnapshot;
 
-const MIB: usize = 1 << 20;
 const ELSEWHERE: [u8; 4] = [127, 0, 0, 2];
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -241,4 +240,32 @@ fn tokens_for_trying_out_are_given_to_this_machine_itself() {
     ] {
         assert_eq!(node.status(&ask(headers)), Some(404), "{headers:?}");
     }
+}
+
+#[test]
+fn long_joins_of_clients_that_do_not_read_are_bounded_together_and_others_go_on() {
+    let node = Node::start();
+    node.told.lock().unwrap().others = 40;
+    let request = |name: &str| get(&format!("/rtc?access_token={}&protocol=16", token(name)), UPGRADE);
+    // Twenty megabytes for each.
+    let slow: Vec<TcpStream> = (0..20)
+        .map(|_| {
+            let mut stream = node.connect();
+            stream.write_all(&request("slow")).unwrap();
+            assert_eq!(status_of(&mut stream), Some(101));
+            stream
+        })
+        .collect();
+    node.wait_counted("the share is full", |counted| counted.sent_bytes.refused > 0);
+    let counted = node.counted();
+    assert!(counted.sent_bytes.now > 0 && counted.sent_bytes.most <= 64 * MIB, "{counted:?}");
+    let mut elsewhere = node.connect_from(ELSEWHERE);
+    elsewhere.write_all(&request("elsewhere")).unwrap();
+    assert_eq!(status_of(&mut elsewhere), Some(101));
+    let mut whole = vec![0; 20 * MIB];
+    elsewhere.read_exact(&mut whole).unwrap();
+    node.told.lock().unwrap().others = 0;
+    assert!(node.join("neighbour").is_alive(), "short messages need no share");
+    drop(slow);
+    node.wait_counted("all is given back", |counted| counted.sent_bytes.now == 0);
 }
