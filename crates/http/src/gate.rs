@@ -32,7 +32,7 @@ const KINDS: usize = 4;
 /// comes near half of these. Heads: thirty tokens with 500 kB of metadata that arrive at one time. Bodies: a thousand pages
 /// that report at one time, with the most that a report may have. Long messages: joins of a dozen clients into the largest
 /// room, which a client that does not read holds for some seconds.
-const MOST: [usize; KINDS] = [65_536, 24 << 20, 64 << 20, 128 << 20];
+const MOST: [usize; KINDS] = [65_536, 24 << 20, 64 << 20, 64 << 20];
 
 /// What was counted of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

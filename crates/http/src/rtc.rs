@@ -35,8 +35,8 @@ const READ_BUFFER_BYTES: usize = 4096;
 /// waits in the socket, so that a connection that floods adds no more than this to the wait of others.
 const CREDIT: u32 = 32 << 10;
 /// Bytes of a signal ([`Signal::bytes`]) that needs no share of what all connections may be sending: all but joins into
-/// large rooms.
-const SMALL_SIGNAL_BYTES: usize = 2 << 20;
+/// large rooms. While a message is written the library has a copy of it.
+const SMALL_SIGNAL_BYTES: usize = 1 << 20;
 /// How often a share that is not to be had is asked for again.
 const SHARE_RETRY: Duration = Duration::from_millis(100);
 /// How long a full control queue is waited for when a connection ends.

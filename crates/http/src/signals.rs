@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
-/// Bytes that may wait for one WebSocket: a full update of the largest room, 3000 participants of some kilobytes, or fifteen
-/// of the largest metadata. A client that is further behind is closed and joins anew. Infos, with what they are encoded as,
-/// are shared by all queues they wait in and counted in each.
+/// Bytes that may wait for one WebSocket: a full update of the largest room, 3000 participants of some kilobytes, or thirty
+/// of the largest metadata. A client that is further behind is closed and joins anew. Infos are shared by all queues they
+/// wait in and counted in each; but for those that a join finds, which is only one message.
 pub const SIGNALS_BYTES_MAX: usize = 16 << 20;
 
 /// A queue for one connection.
@@ -39,7 +39,7 @@ pub struct SignalSender {
 impl SignalSender {
     /// Never waits; `false` when the connection is gone or too far behind. A signal always fits an empty queue.
     pub fn try_send(&self, signal: Signal) -> bool {
-        let bytes = signal.bytes();
+        let bytes = counted(&signal);
         let before = self.fill.bytes.fetch_add(bytes, Ordering::Relaxed);
         if before > 0 && before.saturating_add(bytes) > SIGNALS_BYTES_MAX {
             self.fill.overflowed.store(true, Ordering::Release);
@@ -71,7 +71,7 @@ impl SignalReceiver {
             self.keep(signal);
         }
         let signal = self.backlog.pop()?;
-        self.fill.bytes.fetch_sub(signal.bytes(), Ordering::Relaxed);
+        self.fill.bytes.fetch_sub(counted(&signal), Ordering::Relaxed);
         Some(signal)
     }
 
@@ -133,7 +133,7 @@ impl Backlog {
         let place =
             self.updates.get(&sid).and_then(|number| usize::try_from(number.checked_sub(self.first)?).ok());
         if let Some(older) = place.and_then(|place| self.signals.get_mut(place)) {
-            return std::mem::replace(older, signal).bytes();
+            return counted(&std::mem::replace(older, signal));
         }
         self.updates.insert(sid, self.first + self.signals.len() as u64);
         self.signals.push_back(signal);
@@ -153,6 +153,14 @@ impl Backlog {
             *self = Self { first: self.first, ..Self::default() };
         }
         Some(signal)
+    }
+}
+
+fn counted(signal: &Signal) -> usize {
+    match signal {
+        // Whatever the room holds, what is said right after the join must fit too.
+        Signal::Joined(_) => 0,
+        signal => signal.bytes(),
     }
 }
 
@@ -192,7 +200,7 @@ mod tests {
             client_protocol: 0,
             capabilities: Vec::new(),
         };
-        SharedInfo::new(info, |_| Vec::new())
+        SharedInfo::new(info, |info| info.metadata.clone().into_bytes())
     }
 
     fn update(sid: &str, version: u32) -> Signal {

@@ -282,7 +282,11 @@ fn backend(told: Arc<Mutex<Told>>) -> Backend {
             }
             ToControl::Join { request, signals, reply } => {
                 let peer = PeerKey(told.signals.len() as u64);
-                assert!(signals.try_send(Signal::Joined(Box::new(joined(&request, told.others)))));
+                let joined = joined(&request, told.others);
+                // In a room of whatever size, what follows the join must fit.
+                let refreshed = joined.others.first().cloned().map(Signal::RefreshToken);
+                assert!(signals.try_send(Signal::Joined(Box::new(joined))));
+                assert!(refreshed.is_none_or(|signal| signals.try_send(signal)));
                 told.signals.push(signals);
                 let shard = Arc::clone(&shard);
                 let requests = Requests::new(move |requested| {

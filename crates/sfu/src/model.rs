@@ -217,9 +217,9 @@ impl SharedInfo {
         &self.0.encoded
     }
 
-    /// About how much memory it takes, bytes.
+    /// About how many bytes of a message it takes.
     pub fn bytes(&self) -> usize {
-        self.0.info.bytes() + self.0.encoded.len()
+        self.0.encoded.len() + ENTRY_BYTES
     }
 }
 

@@ -206,7 +206,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// About how much memory it takes, bytes; shared parts count in full.
+    /// About how many bytes it takes on its way to the client; shared parts count in full.
     pub fn bytes(&self) -> usize {
         let content = match self {
             Self::Joined(joined) => {

@@ -258,7 +258,7 @@ fn long_joins_of_clients_that_do_not_read_are_bounded_together_and_others_go_on(
         .collect();
     node.wait_counted("the share is full", |counted| counted.sent_bytes.refused > 0);
     let counted = node.counted();
-    assert!(counted.sent_bytes.now > 0 && counted.sent_bytes.most <= 64 * MIB, "{counted:?}");
+    assert!(counted.sent_bytes.now > 0 && counted.sent_bytes.most <= 32 * MIB, "{counted:?}");
     let mut elsewhere = node.connect_from(ELSEWHERE);
     elsewhere.write_all(&request("elsewhere")).unwrap();
     assert_eq!(status_of(&mut elsewhere), Some(101));
