@@ -14,7 +14,7 @@ const END_TO_END_LIMIT: Duration = Duration::from_secs(25 * 60);
 
 /// The benchmarks of `crates/bench`.
 const BENCHES: &[&str] =
-    &["plane", "sockets", "sctp", "joins", "memory", "ice", "accounting", "turn", "collector"];
+    &["plane", "sockets", "sctp", "joins", "memory", "ice", "accounting", "turn", "collector", "hostile"];
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Counts {
@@ -85,7 +85,7 @@ pub(crate) fn bench(root: &Path, name: &str, rest: &[&str]) -> Result<(), Failur
     if ["turn", "collector"].contains(&name) {
         environment::prepare_tests()?;
     }
-    if ["joins", "memory", "turn", "collector"].contains(&name) {
+    if ["joins", "memory", "turn", "collector", "hostile"].contains(&name) {
         build_server(root)?;
     }
     run_bench(root, name, rest, BUILD_LIMIT)

@@ -37,6 +37,8 @@ pub(crate) struct Connection {
     pub(crate) connected: bool,
     /// When it wants to be called again.
     pub(crate) deadline: Instant,
+    /// Where it sent last.
+    pub(crate) remote: Option<SocketAddr>,
     rtc: Rtc,
     pending: Option<SdpPendingOffer>,
     sending: Vec<Sending>,
@@ -58,6 +60,7 @@ impl Connection {
             address,
             connected: false,
             deadline: now,
+            remote: None,
             rtc,
             pending: None,
             sending: Vec::new(),
@@ -130,8 +133,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes the next packet of a track.
-    pub(crate) fn write(&mut self, now: Instant, track: usize, name: u32) -> Result<(), Failure> {
+    /// Writes the next packet of a track; gives its number.
+    pub(crate) fn write(&mut self, now: Instant, track: usize, name: u32) -> Result<u64, Failure> {
         let sending = self.sending.get_mut(track).ok_or("no such track")?;
         let (medium, number) = (sending.medium, sending.next);
         let starts = number.is_multiple_of(crate::payload::FRAME_PACKETS);
@@ -146,7 +149,7 @@ impl Connection {
         stream.write_rtp(packet.marker(medium.marker(number)).nackable(medium == Medium::Video));
         sending.next += 1;
         self.deadline = now;
-        Ok(())
+        Ok(number)
     }
 
     /// Lets time pass and empties the connection.
@@ -159,6 +162,7 @@ impl Connection {
                     return Ok(());
                 }
                 Output::Transmit(transmit) => {
+                    self.remote = Some(transmit.destination);
                     said(Said::Datagram { to: transmit.destination, bytes: transmit.contents.to_vec() });
                 }
                 Output::Event(Event::Connected) => self.connected = true,

@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use crate::hall::{is_rtcp, is_rtp};
-use crate::participant::{News, Participant, Sending};
+use crate::participant::{Arrival, News, Participant, Sending};
 use crate::payload::{FRAME_PACKETS, Medium};
 use crate::udp::{ReceiveBuffer, Udp};
 use fanlight_sfu::input::Target;
@@ -52,6 +52,9 @@ struct Member<L> {
     publisher: Option<Udp>,
     subscriber: Option<Udp>,
     is_joined: bool,
+    pongs: u64,
+    /// Why it is gone.
+    gone: Option<String>,
 }
 
 pub(crate) struct Crowd<L> {
@@ -62,13 +65,14 @@ pub(crate) struct Crowd<L> {
     pub(crate) samples: bool,
     pub(crate) received: Received,
     buffer: ReceiveBuffer,
-    medium: Medium,
+    /// A member whose signalling or connection ends is taken for gone, instead of ending the run.
+    pub(crate) forgiving: bool,
     /// When the timers of all members were looked at last.
     ticked: Instant,
 }
 
 impl<L: Line> Crowd<L> {
-    pub(crate) fn new(medium: Medium) -> Result<Self, Failure> {
+    pub(crate) fn new() -> Result<Self, Failure> {
         Ok(Self {
             samples: false,
             received: Received { to_open: OPENED_EVERY, ..Received::default() },
@@ -76,7 +80,7 @@ impl<L: Line> Crowd<L> {
             events: Events::with_capacity(1_024),
             members: Vec::new(),
             buffer: ReceiveBuffer::new(),
-            medium,
+            forgiving: false,
             ticked: Instant::now(),
         })
     }
@@ -87,10 +91,10 @@ impl<L: Line> Crowd<L> {
         join: impl FnOnce(String) -> Result<L, Failure>,
     ) -> Result<(), Failure> {
         let udp = Udp::new()?;
-        let mut participant = Participant::new(self.medium, Some(udp.address), None, Instant::now())?;
+        let mut participant = Participant::new(Some(udp.address), None, Instant::now())?;
         let publisher = participant.publisher.as_mut().ok_or("no connection")?;
         let line = join(publisher.offer_channels()?)?;
-        self.add(Member { participant, line, publisher: Some(udp), subscriber: None, is_joined: false })
+        self.add(Member::new(participant, line, Some(udp), None))
     }
 
     /// A participant with a connection to publish, one to subscribe, or both.
@@ -99,18 +103,17 @@ impl<L: Line> Crowd<L> {
         let (publisher, subscriber) = (socket(publishes)?, socket(subscribes)?);
         let address = |udp: &Option<Udp>| udp.as_ref().map(|udp| udp.address);
         let (to_publish, to_subscribe) = (address(&publisher), address(&subscriber));
-        let mut participant = Participant::new(self.medium, to_publish, to_subscribe, Instant::now())?;
+        let mut participant = Participant::new(to_publish, to_subscribe, Instant::now())?;
         if let Some(connection) = &mut participant.publisher {
             line.offer(connection.offer_channels()?)?;
         }
-        self.add(Member { participant, line, publisher, subscriber, is_joined: false })
+        self.add(Member::new(participant, line, publisher, subscriber))
     }
 
     /// A member adds so many tracks to its publisher connection.
-    pub(crate) fn publish(&mut self, member: usize, tracks: usize) -> Result<(), Failure> {
-        let medium = self.medium;
+    pub(crate) fn publish(&mut self, member: usize, medium: Medium, tracks: usize) -> Result<(), Failure> {
         let member = self.members.get_mut(member).ok_or("no such member")?;
-        let cids: Vec<String> = (0..tracks).map(|track| format!("track-{track}")).collect();
+        let cids: Vec<String> = (0..tracks).map(|track| format!("{medium:?}-{track}")).collect();
         for cid in &cids {
             member.line.add_track(cid, medium)?;
         }
@@ -118,18 +121,80 @@ impl<L: Line> Crowd<L> {
         member.line.offer(connection.offer(medium, &cids)?)
     }
 
-    /// A member sends a frame of each of its tracks.
+    /// A member sends a frame of each of its tracks, which are video.
     pub(crate) fn send_frame(&mut self, member: usize, tracks: usize) -> Result<(), Failure> {
-        let now = Instant::now();
         let name = u32::try_from(member * tracks)?;
+        for track in 0..tracks {
+            self.send(member, track, name + u32::try_from(track)?, FRAME_PACKETS)?;
+        }
+        Ok(())
+    }
+
+    /// A member sends so many packets of a track at once, under this name; gives when, and the number of the first.
+    pub(crate) fn send(
+        &mut self,
+        member: usize,
+        track: usize,
+        name: u32,
+        packets: u64,
+    ) -> Result<(Instant, u64), Failure> {
+        let now = Instant::now();
         let member = self.members.get_mut(member).ok_or("no such member")?;
         let connection = member.participant.publisher.as_mut().ok_or("does not publish")?;
-        for track in 0..tracks {
-            for _ in 0..FRAME_PACKETS {
-                connection.write(now, track, name + u32::try_from(track)?)?;
-            }
+        let mut last = 0;
+        for _ in 0..packets {
+            last = connection.write(now, track, name)?;
         }
-        member.advance(now, false)
+        member.advance(now, false)?;
+        Ok((now, last + 1 - packets))
+    }
+
+    /// Every packet that arrives is kept from now on, until it is taken.
+    pub(crate) fn keep_arrivals(&mut self) {
+        for member in &mut self.members {
+            member.participant.arrivals = Some(Vec::new());
+        }
+    }
+
+    /// What has arrived, by member.
+    pub(crate) fn take_arrivals(&mut self) -> impl Iterator<Item = (usize, Vec<Arrival>)> {
+        let members = self.members.iter_mut().enumerate();
+        members.filter_map(|(number, member)| {
+            Some((number, std::mem::take(member.participant.arrivals.as_mut()?)))
+        })
+    }
+
+    /// Why a member is gone, if it is.
+    pub(crate) fn gone(&self, member: usize) -> Option<&str> {
+        self.members.get(member)?.gone.as_deref()
+    }
+
+    /// Signalling of a member.
+    pub(crate) fn line(&mut self, member: usize) -> Option<&mut L> {
+        self.members.get_mut(member).map(|member| &mut member.line)
+    }
+
+    /// Streams that members have heard of.
+    pub(crate) fn streams(&self) -> usize {
+        self.members.iter().map(|member| member.participant.streams()).sum()
+    }
+
+    /// Where the connections of members send.
+    pub(crate) fn remotes(&self) -> Vec<SocketAddr> {
+        let connections =
+            self.members.iter().flat_map(|it| [&it.participant.publisher, &it.participant.subscriber]);
+        connections.flatten().filter_map(|connection| connection.remote).collect()
+    }
+
+    /// Answers to pings that members got.
+    pub(crate) fn pongs(&self) -> u64 {
+        self.members.iter().map(|member| member.pongs).sum()
+    }
+
+    /// Where members send from, and where they receive.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let sockets = self.members.iter().flat_map(|it| [&it.publisher, &it.subscriber]);
+        sockets.flatten().map(|udp| udp.address).collect()
     }
 
     /// Packets that were opened: right ones and wrong ones.
@@ -205,21 +270,24 @@ impl<L: Line> Crowd<L> {
         let (buffer, received, samples) = (&mut self.buffer, &mut self.received, self.samples);
         for token in ready {
             let Some(member) = self.members.get_mut(token / TOKENS) else { continue };
-            match token % TOKENS {
-                0 => member.read_signals(samples)?,
-                1 => member.receive(buffer, Target::Publisher, received, samples)?,
-                _ => member.receive(buffer, Target::Subscriber, received, samples)?,
-            }
+            let outcome = match token % TOKENS {
+                _ if member.gone.is_some() => Ok(()),
+                0 => member.read_signals(samples),
+                1 => member.receive(buffer, Target::Publisher, received, samples),
+                _ => member.receive(buffer, Target::Subscriber, received, samples),
+            };
+            member.go_on(outcome, self.forgiving)?;
         }
         let now = Instant::now();
         if now - self.ticked >= TICK {
             self.ticked = now;
-            for member in &mut self.members {
-                if member.line.descriptor().is_none() {
-                    member.read_signals(samples)?;
+            for member in self.members.iter_mut().filter(|member| member.gone.is_none()) {
+                let outcome = if member.line.descriptor().is_none() {
+                    member.read_signals(samples)
                 } else {
-                    member.advance(now, samples)?;
-                }
+                    member.advance(now, samples)
+                };
+                member.go_on(outcome, self.forgiving)?;
             }
         }
         Ok(())
@@ -227,9 +295,23 @@ impl<L: Line> Crowd<L> {
 }
 
 impl<L: Line> Member<L> {
+    fn new(participant: Participant, line: L, publisher: Option<Udp>, subscriber: Option<Udp>) -> Self {
+        Self { participant, line, publisher, subscriber, is_joined: false, pongs: 0, gone: None }
+    }
+
+    /// What ends a member ends the run, unless that is to be counted.
+    fn go_on(&mut self, outcome: Result<(), Failure>, forgiving: bool) -> Result<(), Failure> {
+        match outcome {
+            Err(failure) if forgiving => self.gone = Some(failure.to_string()),
+            outcome => outcome?,
+        }
+        Ok(())
+    }
+
     fn read_signals(&mut self, samples: bool) -> Result<(), Failure> {
         while let Some(news) = self.line.receive()? {
             self.is_joined |= matches!(news, News::Joined);
+            self.pongs += u64::from(matches!(news, News::Pong));
             if let Some((id, sdp)) = self.participant.heed(news)? {
                 self.line.answer(id, sdp)?;
             }

@@ -27,6 +27,13 @@ pub(crate) fn lower_quartile(mut values: Vec<f64>) -> f64 {
     values.get(values.len().saturating_sub(1) / 4).copied().unwrap_or(0.0)
 }
 
+/// So many percent of the values are not above this one; 0 of none.
+pub(crate) fn percentile(mut values: Vec<f64>, percent: usize) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let rank = (values.len() * percent).div_ceil(100);
+    values.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,5 +49,12 @@ mod tests {
     fn a_quarter_is_not_above_the_lower_quartile() {
         assert_eq!(lower_quartile(vec![5.0, 1.0, 4.0, 2.0, 3.0]), 2.0);
         assert_eq!((lower_quartile(vec![7.0]), lower_quartile(Vec::new())), (7.0, 0.0));
+    }
+
+    #[test]
+    fn a_percentile_is_a_value_that_so_many_do_not_exceed() {
+        let hundred: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        assert_eq!((percentile(hundred.clone(), 99), percentile(hundred, 100)), (99.0, 100.0));
+        assert_eq!((percentile(vec![7.0], 99), percentile(Vec::new(), 99)), (7.0, 0.0));
     }
 }

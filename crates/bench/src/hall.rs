@@ -121,7 +121,7 @@ impl Hall {
                 self.places.insert(address, Place { participant: number, target });
             }
         }
-        let participant = Participant::new(self.medium, publisher, subscriber, self.instant())?;
+        let participant = Participant::new(publisher, subscriber, self.instant())?;
         self.participants.push(participant);
         self.command(Command::Join(Box::new(join(number, subscribes))));
         if let Role::Publisher { tracks } = role {

@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::cpu::Stopwatch;
 use crate::figures::{lower_quartile, print};
-use aws_lc_rs::hmac;
+use crate::stun;
 use fanlight_base::{Addresses, Mono, Now, Protocol, Random, Redacted, SendBatch};
 use fanlight_transport::candidate::LocalCandidate;
 use fanlight_transport::{
@@ -113,25 +113,5 @@ impl Server {
 /// A binding request of the client's with a correct integrity (RFC 8445 §7.2.2).
 fn check(transport: &Transport) -> Vec<u8> {
     let username = format!("{}:{UFRAG}", transport.local_ufrag());
-    let mut message = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[5; 12]].concat();
-    attribute(&mut message, 0x0006, username.as_bytes(), 0);
-    attribute(&mut message, 0x0024, &1_845_501_695_u32.to_be_bytes(), 0);
-    // Whoever controls and has this tie-breaker never conflicts with a server that answers.
-    attribute(&mut message, 0x802a, &[0, 0, 0, 0, 0, 0, 0, 1], 24);
-    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, transport.local_password().as_bytes());
-    let integrity = hmac::sign(&key, &message);
-    attribute(&mut message, 0x0008, integrity.as_ref(), 0);
-    message
-}
-
-/// Appends one, and makes the length right for so many bytes more.
-fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8], more: u16) {
-    message.extend(kind.to_be_bytes());
-    message.extend(u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes());
-    message.extend(value);
-    message.resize(message.len().next_multiple_of(4), 0);
-    let length = u16::try_from(message.len() - 20).unwrap_or(u16::MAX) + more;
-    if let Some(place) = message.get_mut(2..4) {
-        place.copy_from_slice(&length.to_be_bytes());
-    }
+    stun::message(stun::REQUEST, [5; 12], &stun::check(&username), transport.local_password())
 }

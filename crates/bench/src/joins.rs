@@ -3,7 +3,6 @@
 use crate::Failure;
 use crate::crowd::Crowd;
 use crate::figures::print;
-use crate::payload::Medium;
 use crate::process::Cpu;
 use crate::server::Server;
 use crate::websocket::WebSocket;
@@ -21,7 +20,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 pub(crate) fn run() -> Result<(), Failure> {
     let server = Server::start()?;
-    let mut crowd = Crowd::new(Medium::Video)?;
+    let mut crowd = Crowd::new()?;
     fill(&server, &mut crowd, "warm", WARM_UP_ROOMS, ROOM_PARTICIPANTS)?;
     crowd.run(SETTLE)?;
     let (idle_cpu, idle_s) = idle(&server, &mut crowd)?;

@@ -1,4 +1,4 @@
-//! Measures what the server costs: `fanlight-bench plane|sockets|sctp|joins|memory|ice|accounting|turn|collector`.
+//! Measures what the server costs: `fanlight-bench plane|sockets|sctp|joins|memory|ice|accounting|turn|collector|hostile`.
 //!
 //! Every figure is one line, `name<TAB>value<TAB>unit`. docs/performance.md says what each of them means.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints what it measured")]
@@ -11,6 +11,7 @@ mod crowd;
 mod figures;
 mod floor;
 mod hall;
+mod hostile;
 mod ice;
 mod joins;
 mod memory;
@@ -23,6 +24,7 @@ mod server;
 mod soak;
 mod sockets;
 mod stage;
+mod stun;
 mod turn;
 mod turn_client;
 mod turn_core;
@@ -50,9 +52,11 @@ fn main() -> ExitCode {
         ["turn", part] => turn::run_part(part),
         ["accounting"] => accounting::run(),
         ["accounting", part] => accounting::run_part(part),
+        ["hostile", rest @ ..] => hostile::run(rest),
         ["soak", rest @ ..] => soak::run(rest),
         ["collector", rest @ ..] => collector::run(rest),
-        _ => Err("fanlight-bench plane|sockets|sctp|joins|memory|ice|accounting|turn|collector|soak".into()),
+        _ => Err("fanlight-bench plane|sockets|sctp|joins|memory|ice|accounting|turn|collector|hostile|soak"
+            .into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

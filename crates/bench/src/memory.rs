@@ -34,7 +34,7 @@ pub(crate) fn run() -> Result<(), Failure> {
 
 fn participants() -> Result<(), Failure> {
     let server = Server::start()?;
-    let mut crowd = Crowd::new(Medium::Video)?;
+    let mut crowd = Crowd::new()?;
     print("memory.server_bytes", resident_bytes(server.pid)?, "bytes");
     fill(&server, &mut crowd, "warm", WARM_UP_ROOMS, ROOM_PARTICIPANTS)?;
     crowd.run(SETTLE)?;
@@ -51,7 +51,7 @@ fn participants() -> Result<(), Failure> {
 
 fn subscriptions() -> Result<(), Failure> {
     let server = Server::start()?;
-    let mut crowd = Crowd::new(Medium::Video)?;
+    let mut crowd = Crowd::new()?;
     for member in 0..AUDIENCE {
         let socket = WebSocket::join_dual(server.address, "audience", &format!("participant-{member}"))?;
         crowd.add_dual(socket, member < PUBLISHERS, true)?;
@@ -60,7 +60,7 @@ fn subscriptions() -> Result<(), Failure> {
     crowd.run(SETTLE)?;
     let before = resident_bytes(server.pid)?;
     for member in 0..PUBLISHERS {
-        crowd.publish(member, TRACKS)?;
+        crowd.publish(member, Medium::Video, TRACKS)?;
     }
     crowd.run_until(|crowd| crowd.connecting() == 0)?;
     let expected = PUBLISHERS * TRACKS * (AUDIENCE - 1);

@@ -16,6 +16,14 @@ struct Heard {
     offset: u64,
 }
 
+/// A packet of a track that arrived as it was sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) at: Instant,
+    pub(crate) track: u32,
+    pub(crate) number: u64,
+}
+
 /// A datagram on its way from a participant.
 #[derive(Debug)]
 pub(crate) struct Sending {
@@ -48,6 +56,10 @@ pub(crate) enum News {
         target: Target,
         line: String,
     },
+    /// A track that was announced has this sid.
+    Published(String),
+    /// The answer to a ping.
+    Pong,
     /// The session is over.
     Left(String),
     Other,
@@ -57,13 +69,13 @@ pub(crate) struct Participant {
     pub(crate) publisher: Option<Connection>,
     pub(crate) subscriber: Option<Connection>,
     pub(crate) witness: Witness,
-    medium: Medium,
+    /// What arrived, for who wants to know it of every packet.
+    pub(crate) arrivals: Option<Vec<Arrival>>,
     heard: FxHashMap<u32, Heard>,
 }
 
 impl Participant {
     pub(crate) fn new(
-        medium: Medium,
         publisher: Option<SocketAddr>,
         subscriber: Option<SocketAddr>,
         now: Instant,
@@ -73,7 +85,7 @@ impl Participant {
             publisher: connect(publisher)?,
             subscriber: connect(subscriber)?,
             witness: Witness::default(),
-            medium,
+            arrivals: None,
             heard: FxHashMap::default(),
         })
     }
@@ -97,7 +109,7 @@ impl Participant {
                 }
             }
             News::Left(reason) => return Err(format!("sent away: {reason}").into()),
-            News::Joined | News::Other => {}
+            News::Joined | News::Published(_) | News::Pong | News::Other => {}
         }
         Ok(None)
     }
@@ -110,11 +122,11 @@ impl Participant {
     }
 
     /// Looks at what the subscriber connection received.
-    fn hear(&mut self, ssrc: u32, sequence: u64, payload: &[u8]) {
+    fn hear(&mut self, at: Instant, ssrc: u32, sequence: u64, payload: &[u8]) {
         if payload.is_empty() {
             return;
         }
-        let Some((track, number)) = self.medium.read(payload) else {
+        let Some((track, number)) = Medium::read(payload) else {
             self.witness.bad += 1;
             return;
         };
@@ -123,6 +135,9 @@ impl Participant {
         // A stack that has not seen the first packets may be off by whole roll-overs.
         if heard.track == track && (heard.offset ^ offset) & 0xffff == 0 {
             self.witness.good += 1;
+            if let Some(arrivals) = &mut self.arrivals {
+                arrivals.push(Arrival { at, track, number });
+            }
         } else {
             self.witness.bad += 1;
         }
@@ -157,7 +172,7 @@ impl Participant {
             })?;
         }
         for (ssrc, sequence, payload) in packets {
-            self.hear(ssrc, sequence, &payload);
+            self.hear(now, ssrc, sequence, &payload);
         }
         Ok(())
     }

@@ -69,8 +69,9 @@ impl Medium {
 
     /// Track and number of a received payload, when every byte of it is as it was sent; the server may have written
     /// the descriptor anew.
-    pub(crate) fn read(self, payload: &[u8]) -> Option<(u32, u64)> {
-        let descriptor = match self {
+    pub(crate) fn read(payload: &[u8]) -> Option<(u32, u64)> {
+        let medium = [Self::Video, Self::Audio].into_iter().find(|medium| medium.bytes() == payload.len())?;
+        let descriptor = match medium {
             Self::Video => VP8_BYTES,
             Self::Audio => 1,
         };
@@ -79,7 +80,7 @@ impl Medium {
         let (number, rest) = rest.split_first_chunk()?;
         let (track, number) = (u32::from_be_bytes(*track), u64::from_be_bytes(*number));
         let fill = (number as u8) ^ (track as u8);
-        (payload.len() == self.bytes() && rest.iter().all(|byte| *byte == fill)).then_some((track, number))
+        rest.iter().all(|byte| *byte == fill).then_some((track, number))
     }
 }
 
@@ -91,9 +92,9 @@ mod tests {
     fn a_payload_tells_which_packet_it_is_and_a_changed_one_does_not() {
         for medium in [Medium::Video, Medium::Audio] {
             let mut payload = medium.payload(3, 1_234_567, false);
-            assert_eq!((payload.len(), medium.read(&payload)), (medium.bytes(), Some((3, 1_234_567))));
+            assert_eq!((payload.len(), Medium::read(&payload)), (medium.bytes(), Some((3, 1_234_567))));
             *payload.last_mut().unwrap() ^= 1;
-            assert_eq!(medium.read(&payload), None);
+            assert_eq!(Medium::read(&payload), None);
         }
     }
 }

@@ -251,7 +251,8 @@ impl Scene {
     fn write_at(&mut self, track: usize, at: std::time::Instant) -> Result<(), Failure> {
         let participant = self.hall.participants.get_mut(track).ok_or("no such publisher")?;
         let publisher = participant.publisher.as_mut().ok_or("does not publish")?;
-        publisher.write(at, 0, track as u32)
+        publisher.write(at, 0, track as u32)?;
+        Ok(())
     }
 
     /// Everything was forwarded to everybody, and what was opened was what had been sent.

@@ -107,6 +107,11 @@ pub(crate) fn peak_bytes(pid: u32) -> Result<f64, Failure> {
     status_bytes(pid, "VmHWM:")
 }
 
+/// Lets the largest be what it is now.
+pub(crate) fn forget_peak(pid: u32) -> Result<(), Failure> {
+    Ok(fs::write(format!("/proc/{pid}/clear_refs"), "5")?)
+}
+
 fn status_bytes(pid: u32, name: &str) -> Result<f64, Failure> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(name)).ok_or_else(|| format!("no {name}"))?;

@@ -18,6 +18,8 @@ pub(crate) struct Server {
     child: Child,
     pub(crate) pid: u32,
     pub(crate) address: SocketAddr,
+    /// Where its media threads listen, in their order.
+    pub(crate) media: Vec<SocketAddr>,
     data_dir: PathBuf,
     /// The data directory, if it goes with the server.
     own: Option<TempDir>,
@@ -31,8 +33,13 @@ impl Server {
 
     /// The same with more in its configuration.
     pub(crate) fn start_with(more: &str) -> Result<Self, Failure> {
+        Self::start_with_tcp(0, more)
+    }
+
+    /// The same with ICE over TCP on this port.
+    pub(crate) fn start_with_tcp(tcp_port: u16, more: &str) -> Result<Self, Failure> {
         let own = TempDir::new()?;
-        let mut server = Self::spawn_in(own.path(), "warn", more)?;
+        let mut server = Self::spawn(own.path(), "warn", tcp_port, more)?;
         server.own = Some(own);
         until_listening(server.address)?;
         Ok(server)
@@ -40,6 +47,10 @@ impl Server {
 
     /// Starts it in a data directory that stays, and does not wait until it listens; it logs from `level` on.
     pub(crate) fn spawn_in(data_dir: &Path, level: &str, more: &str) -> Result<Self, Failure> {
+        Self::spawn(data_dir, level, 0, more)
+    }
+
+    fn spawn(data_dir: &Path, level: &str, tcp_port: u16, more: &str) -> Result<Self, Failure> {
         let program = std::env::current_exe()?.with_file_name("fanlight");
         if !program.exists() {
             return Err(format!("{} is missing; use: cargo xtask bench", program.display()).into());
@@ -47,15 +58,23 @@ impl Server {
         let port = free_tcp_address()?.port();
         let shards = std::thread::available_parallelism()?.get();
         let config = data_dir.join("config.yaml");
-        fs::write(&config, configuration(free_udp_ports(shards)?, shards, level) + more)?;
+        let first = free_udp_ports(shards)?;
+        fs::write(&config, configuration(first, shards, tcp_port, level) + more)?;
         let child = spawn(&program, &config, port, data_dir)?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Ok(Self { pid: child.id(), child, address, data_dir: data_dir.to_owned(), own: None })
+        let media = (first..).take(shards).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let (pid, data_dir) = (child.id(), data_dir.to_owned());
+        Ok(Self { pid, child, address, media: media.collect(), data_dir, own: None })
     }
 
     /// Waits until it has ended, whatever for.
     pub(crate) fn wait(&mut self) -> Result<ExitStatus, Failure> {
         Ok(self.child.wait()?)
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Its record and what it keeps beside that.
@@ -96,9 +115,9 @@ fn spawn(program: &Path, config: &Path, port: u16, data_dir: &Path) -> std::io::
         .spawn()
 }
 
-fn configuration(first: u16, shards: usize, level: &str) -> String {
+fn configuration(first: u16, shards: usize, tcp_port: u16, level: &str) -> String {
     let last = usize::from(first) + shards - 1;
-    format!("rtc:\n  udp_port: {first}-{last}\n  tcp_port: 0\nlogging:\n  level: {level}\n")
+    format!("rtc:\n  udp_port: {first}-{last}\n  tcp_port: {tcp_port}\nlogging:\n  level: {level}\n")
 }
 
 /// An address of this machine on whose port nobody listens: given to nobody else here, and below the ports that the kernel gives to

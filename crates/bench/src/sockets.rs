@@ -25,7 +25,7 @@ const FLOOR_THREAD: &str = "bench-floor";
 
 pub(crate) fn run() -> Result<(), Failure> {
     let mut stage = Stage::start(PUBLISHERS + SUBSCRIBERS)?;
-    let mut crowd = Crowd::new(Medium::Video)?;
+    let mut crowd = Crowd::new()?;
     for number in 0..PUBLISHERS + SUBSCRIBERS {
         let publishes = number < PUBLISHERS;
         let line = stage.join(number, !publishes)?;
@@ -33,7 +33,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         crowd.run_until(|crowd| crowd.connecting() == 0)?;
     }
     for number in 0..PUBLISHERS {
-        crowd.publish(number, 1)?;
+        crowd.publish(number, Medium::Video, 1)?;
     }
     crowd.run_until(|crowd| crowd.connecting() == 0)?;
     play(&mut crowd, WARM_UP)?;

@@ -25,6 +25,9 @@ const TOKEN_LIFETIME_S: u64 = 3_600;
 /// LiveKit's protocol number.
 const PROTOCOL: i32 = 17;
 
+/// What the server does not read is offered again after this.
+const PRESSED_AGAIN: std::time::Duration = std::time::Duration::from_millis(1);
+
 pub(crate) struct WebSocket {
     socket: Socket<TcpStream>,
     offers: u32,
@@ -78,9 +81,38 @@ impl WebSocket {
         Ok(Self { socket, offers: 0 })
     }
 
-    fn say(&mut self, message: Say) -> Result<(), Failure> {
+    /// Asks for a sign of life (LiveKit's protocol 8).
+    pub(crate) fn ping(&mut self) -> Result<(), Failure> {
+        self.say(Say::PingReq(proto::Ping { timestamp: 1, rtt: 1 }))
+    }
+
+    pub(crate) fn say(&mut self, message: Say) -> Result<(), Failure> {
         let bytes = proto::SignalRequest { message: Some(message) }.encode_to_vec();
         Ok(self.socket.send(Message::Binary(bytes.into()))?)
+    }
+}
+
+/// For who sends more than the server wants to read.
+impl WebSocket {
+    /// Says something, however long it takes the server to read it, unless the time is over.
+    pub(crate) fn press(&mut self, message: Say, is_over: impl Fn() -> bool) -> Result<(), Failure> {
+        self.press_bytes(proto::SignalRequest { message: Some(message) }.encode_to_vec(), is_over)
+    }
+
+    /// The same with any bytes.
+    pub(crate) fn press_bytes(&mut self, bytes: Vec<u8>, is_over: impl Fn() -> bool) -> Result<(), Failure> {
+        let mut outcome = self.socket.send(Message::Binary(bytes.into()));
+        loop {
+            match outcome {
+                Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
+                outcome => return Ok(outcome?),
+            }
+            if is_over() {
+                return Ok(());
+            }
+            std::thread::sleep(PRESSED_AGAIN);
+            outcome = self.socket.flush();
+        }
     }
 }
 
@@ -139,6 +171,10 @@ fn news(bytes: &[u8]) -> Result<News, Failure> {
             let line = init.get("candidate").and_then(serde_json::Value::as_str).unwrap_or_default();
             News::Candidate { target, line: line.to_owned() }
         }
+        Some(Said::TrackPublished(published)) => {
+            News::Published(published.track.map(|track| track.sid).unwrap_or_default())
+        }
+        Some(Said::PongResp(_)) => News::Pong,
         Some(Said::Leave(leave)) => News::Left(format!("{:?}", leave.reason())),
         _ => News::Other,
     })
@@ -150,7 +186,12 @@ fn description(kind: &str, id: u32, sdp: String) -> proto::SessionDescription {
 
 /// A token that lets `identity` into `room` of a server with `--dev`.
 pub(crate) fn access_token(room: &str, identity: &str) -> Result<String, Failure> {
-    let video = VideoGrant { room_join: true, room: room.to_owned(), ..VideoGrant::default() };
+    let video = VideoGrant {
+        room_join: true,
+        room: room.to_owned(),
+        can_update_own_metadata: Some(true),
+        ..VideoGrant::default()
+    };
     let grants = Grants { identity: identity.to_owned(), video: Some(video), ..Grants::default() };
     let unix = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let now = Now { mono_ns: 0, unix_ns: u64::try_from(unix.as_nanos())? };

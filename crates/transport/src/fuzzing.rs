@@ -1,9 +1,11 @@
 //! Fuzz targets: plain functions that must not panic, whatever the bytes.
 
+mod dtls;
 mod ice;
 
 pub use crate::negotiate::fuzzing::fuzz_sdp;
 pub use crate::sctp::handmade;
+pub use dtls::HandmadeDtls;
 pub use ice::fuzz_ice;
 
 use crate::client_hello::HelloCollector;

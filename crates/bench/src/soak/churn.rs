@@ -29,7 +29,7 @@ pub(super) fn run(server: &Server, room: &Room, over: &AtomicBool, random: &mut 
 }
 
 fn come_and_go(server: &Server, room: &Room, wave: u64, random: &mut Random) -> Result<u64, Failure> {
-    let mut crowd = Crowd::new(Medium::Video)?;
+    let mut crowd = Crowd::new()?;
     let people = 1 + random.below(WAVE);
     for person in 0..people {
         let identity = format!("wave-{wave}-{person}");
@@ -38,7 +38,7 @@ fn come_and_go(server: &Server, room: &Room, wave: u64, random: &mut Random) -> 
     crowd.run(Duration::from_millis(random.below(STAY_MS)))?;
     let connected = people - crowd.connecting() as u64;
     if connected == people {
-        crowd.publish(0, 1)?;
+        crowd.publish(0, Medium::Video, 1)?;
         crowd.run(Duration::from_millis(random.below(STAY_MS)))?;
     }
     Ok(connected)

@@ -50,18 +50,9 @@ impl HandmadePeer {
 
     /// Answers our INIT ACK.
     pub fn finish(&mut self, init_ack: &[u8]) -> Vec<Vec<u8>> {
-        self.tag = be32(init_ack, 16).unwrap_or_default();
-        self.first_tsn = be32(init_ack, 28).unwrap_or_default();
-        let mut parameters = init_ack.get(32..).unwrap_or_default();
-        while let Some(&[k0, k1, high, low]) = parameters.first_chunk() {
-            let len = usize::from(u16::from_be_bytes([high, low]));
-            if [k0, k1] == [0, 7] {
-                let cookie = parameters.get(4..len).unwrap_or_default();
-                return self.feed(&packet(self.tag, &[chunk(kind::COOKIE_ECHO, 0, cookie)]));
-            }
-            parameters = parameters.get(len.max(4).next_multiple_of(4)..).unwrap_or_default();
-        }
-        Vec::new()
+        let Some(ack) = InitAck::read(init_ack) else { return Vec::new() };
+        (self.tag, self.first_tsn) = (ack.tag, ack.first_tsn);
+        self.feed(&packet(ack.tag, &[chunk(kind::COOKIE_ECHO, 0, ack.cookie)]))
     }
 
     /// Gives us a packet of these chunks, and gives back what we send for it.
@@ -124,6 +115,36 @@ impl HandmadePeer {
     /// Forgets what channels told.
     pub fn clear_events(&mut self) {
         self.events.clear();
+    }
+}
+
+/// What a peer needs of our INIT ACK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InitAck<'a> {
+    /// The verification tag that we expect.
+    pub tag: u32,
+    /// First TSN of ours.
+    pub first_tsn: u32,
+    /// To be sent back in a COOKIE ECHO.
+    pub cookie: &'a [u8],
+}
+
+impl<'a> InitAck<'a> {
+    /// Reads a packet that begins with an INIT ACK.
+    pub fn read(packet: &'a [u8]) -> Option<Self> {
+        if packet.get(HEADER_BYTES) != Some(&kind::INIT_ACK) {
+            return None;
+        }
+        let (tag, first_tsn) = (be32(packet, 16)?, be32(packet, 28)?);
+        let mut parameters = packet.get(32..)?;
+        while let Some(&[k0, k1, high, low]) = parameters.first_chunk() {
+            let len = usize::from(u16::from_be_bytes([high, low]));
+            if [k0, k1] == [0, 7] {
+                return Some(Self { tag, first_tsn, cookie: parameters.get(4..len)? });
+            }
+            parameters = parameters.get(len.max(4).next_multiple_of(4)..)?;
+        }
+        None
     }
 }
 
