@@ -2,7 +2,7 @@
 
 use crate::counters::{AcceptorCounters, SharedAcceptorCounters};
 use crate::worker::{Message, ShardHandle};
-use crate::{TURN_EVERY, finish};
+use crate::{TURN_EVERY, finish, turned};
 use fanlight_base::{Addresses, Protocol};
 use fanlight_transport::demux::stun_local_ufrag;
 use mio::net::{TcpListener, TcpStream};
@@ -182,7 +182,7 @@ impl<F: Fn(&str) -> Option<ShardHandle>> Accepting<F> {
             }
             self.close_late();
             self.published.publish(&self.counters);
-            self.turns.fetch_add(1, Ordering::Relaxed);
+            turned(&self.turns);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::handover::{Packets, Relayed, Way};
 use crate::tcp::Connection;
 use crate::turn::TurnGate;
 use crate::udp::{Endpoint, ReceiveBuffer, Udp, UdpError, kernel_drops};
-use crate::{TURN_EVERY, finish};
+use crate::{TURN_EVERY, finish, turned};
 use fanlight_base::{Addresses, Mono, Now, PeerKey, Protocol, RoomSid, SendBatch};
 use fanlight_events::Event;
 use fanlight_sfu::Sfu;
@@ -21,7 +21,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{
     Receiver, SendError, Sender, SyncSender, TryRecvError, TrySendError, channel, sync_channel,
 };
@@ -384,7 +384,7 @@ impl Worker {
             deadline = self.drain();
             self.flush();
             self.housekeeping(now);
-            self.turns.fetch_add(1, Ordering::Relaxed);
+            turned(&self.turns);
             if stop {
                 return;
             }

@@ -3,12 +3,12 @@
 use super::relays::Relays;
 use super::streams::{Listener, Streams};
 use super::{ShardOf, TurnSockets, account};
-use crate::TURN_EVERY;
 use crate::clock::Clock;
 use crate::counters::{SharedTurnCounters, TurnCounters};
 use crate::handover::{Packets, Relayed};
 use crate::udp::{ReceiveBuffer, Sent, Udp};
 use crate::worker::ready;
+use crate::{TURN_EVERY, turned};
 use fanlight_base::{Addresses, Mono, Now, Protocol, Run, SendBatch};
 use fanlight_events::Event;
 use fanlight_events::turn::TurnInput;
@@ -124,7 +124,7 @@ impl Worker {
             deadline = self.drain(now);
             self.flush(now);
             self.housekeeping(now);
-            self.turns.fetch_add(1, Ordering::Relaxed);
+            turned(&self.turns);
             if stop.load(Ordering::Relaxed) {
                 return self.end();
             }
