@@ -1,3 +1,6 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fanlight_transport::fuzzing::fuzz_sdp(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    fanlight_transport::fuzzing::fuzz_sdp(data);
+    fanlight_sfu::fuzzing::fuzz_description(data);
+});

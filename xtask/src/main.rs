@@ -23,7 +23,7 @@ const HELP: &str = "cargo xtask COMMAND
   tidy           layer rules, clippy walls, file and function sizes, banned words
   tidy --write   writes the clippy walls of the pure crates anew
   deny           cargo-deny: bans, licenses, sources
-  bench NAME     prints figures; NAME is plane, sockets, sctp, joins, memory, ice, accounting, turn, collector or hostile
+  bench NAME     prints figures; NAME is plane, sockets, sctp, joins, memory, ice, negotiate, accounting, turn, collector or hostile
   soak --kill [KILLS] [SEED]
                  kills a server at random moments of a churn, 1000 times, and looks for all that it had answered
   fuzz [MINUTES] [TARGET..]

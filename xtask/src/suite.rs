@@ -13,8 +13,19 @@ const SOAK_LIMIT: Duration = Duration::from_secs(4 * 60 * 60);
 const END_TO_END_LIMIT: Duration = Duration::from_secs(25 * 60);
 
 /// The benchmarks of `crates/bench`.
-const BENCHES: &[&str] =
-    &["plane", "sockets", "sctp", "joins", "memory", "ice", "accounting", "turn", "collector", "hostile"];
+const BENCHES: &[&str] = &[
+    "plane",
+    "sockets",
+    "sctp",
+    "joins",
+    "memory",
+    "ice",
+    "negotiate",
+    "accounting",
+    "turn",
+    "collector",
+    "hostile",
+];
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Counts {

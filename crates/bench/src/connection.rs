@@ -45,6 +45,8 @@ pub(crate) struct Connection {
     key_frame: bool,
     /// Media sections of the last offer that was taken.
     pub(crate) sections: usize,
+    /// What it last said of itself.
+    pub(crate) description: String,
 }
 
 impl Connection {
@@ -66,6 +68,7 @@ impl Connection {
             sending: Vec::new(),
             key_frame: true,
             sections: 0,
+            description: String::new(),
         })
     }
 
@@ -81,7 +84,8 @@ impl Connection {
         });
         let (offer, pending) = changes.apply().ok_or("nothing to offer")?;
         self.pending = Some(pending);
-        Ok(offer.to_sdp_string())
+        self.description = offer.to_sdp_string();
+        Ok(self.description.clone())
     }
 
     /// An offer with one more track for each of `cids`.
@@ -98,7 +102,8 @@ impl Connection {
         }
         let (offer, pending) = changes.apply().ok_or("nothing to offer")?;
         self.pending = Some(pending);
-        Ok(offer.to_sdp_string())
+        self.description = offer.to_sdp_string();
+        Ok(self.description.clone())
     }
 
     /// Whether every offer has been answered.
@@ -116,7 +121,8 @@ impl Connection {
     pub(crate) fn take_offer(&mut self, sdp: &str) -> Result<String, Failure> {
         let offer = SdpOffer::from_sdp_string(sdp)?;
         self.sections = sdp.matches("\nm=").count() - sdp.matches("\nm=application").count();
-        Ok(self.rtc.sdp_api().accept_offer(offer)?.to_sdp_string())
+        self.description = self.rtc.sdp_api().accept_offer(offer)?.to_sdp_string();
+        Ok(self.description.clone())
     }
 
     /// A trickled candidate; of TCP there is nothing to be had here.

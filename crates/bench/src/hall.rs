@@ -11,11 +11,12 @@ use fanlight_sfu::model::{Kind, ParticipantKind, Permission, RoomConfig, Source}
 use fanlight_sfu::output::{Output, Signal};
 use fanlight_sfu::{Sfu, SfuConfig, TextLimits};
 use fanlight_transport::candidate::LocalCandidate;
-use fanlight_transport::sdp::SessionDescription;
+use fanlight_transport::negotiate::RemoteDescription;
 use fanlight_transport::{Certificate, ClockAnchor};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// One way between server and clients, and the step of the clock while a room is being set up.
@@ -45,6 +46,8 @@ pub(crate) enum Role {
     Publisher { tracks: usize },
     /// Receives everything.
     Subscriber,
+    /// Receives everything over the one connection of signalling v1, on which it has offered data channels only.
+    Single,
 }
 
 pub(crate) struct Hall {
@@ -54,6 +57,8 @@ pub(crate) struct Hall {
     /// Receivers send no RTCP: in a measurement they get samples of the packets only, and would ask for the rest.
     pub(crate) quiet: bool,
     pub(crate) server: SocketAddr,
+    /// Offers of tracks are kept for [`Hall::take_held`].
+    pub(crate) holds_offers: bool,
     sfu: Sfu,
     batch: SendBatch,
     anchor: Instant,
@@ -65,11 +70,16 @@ pub(crate) struct Hall {
     to_clients: Vec<(SocketAddr, Vec<u8>)>,
     requests: Vec<(PeerKey, Request)>,
     signals: Vec<(PeerKey, Signal)>,
+    held: Vec<(PeerKey, Signal)>,
     active: usize,
 }
 
 impl Hall {
     pub(crate) fn new(medium: Medium) -> Result<Self, Failure> {
+        Self::in_room(medium, room())
+    }
+
+    pub(crate) fn in_room(medium: Medium, room: RoomConfig) -> Result<Self, Failure> {
         let anchor = Instant::now();
         let server = SocketAddr::from(([10, 0, 0, 1], 7882));
         let sfu = Sfu::new(sfu_config(anchor, server)?);
@@ -78,6 +88,7 @@ impl Hall {
             watch: Stopwatch::new(),
             quiet: false,
             server,
+            holds_offers: false,
             sfu,
             batch: SendBatch::new(),
             anchor,
@@ -89,9 +100,10 @@ impl Hall {
             to_clients: Vec::new(),
             requests: Vec::new(),
             signals: Vec::new(),
+            held: Vec::new(),
             active: 0,
         };
-        hall.command(Command::CreateRoom(Box::new(room())));
+        hall.command(Command::CreateRoom(Box::new(room)));
         Ok(hall)
     }
 
@@ -113,9 +125,10 @@ impl Hall {
         let peer = PeerKey(number as u64);
         let host = u32::from_be_bytes([10, 1, 0, 0]) + number as u32;
         let address = |port| SocketAddr::from((std::net::Ipv4Addr::from_bits(host), port));
-        let publishes = !matches!(role, Role::Subscriber);
+        let (publishes, single) = (!matches!(role, Role::Subscriber), role == Role::Single);
         let subscribes = !matches!(role, Role::Publisher { .. });
-        let (publisher, subscriber) = (publishes.then(|| address(4000)), subscribes.then(|| address(4001)));
+        let (publisher, subscriber) =
+            (publishes.then(|| address(4000)), (subscribes && !single).then(|| address(4001)));
         for (address, target) in [(publisher, Target::Publisher), (subscriber, Target::Subscriber)] {
             if let Some(address) = address {
                 self.places.insert(address, Place { participant: number, target });
@@ -123,25 +136,55 @@ impl Hall {
         }
         let participant = Participant::new(publisher, subscriber, self.instant())?;
         self.participants.push(participant);
-        self.command(Command::Join(Box::new(join(number, subscribes))));
-        if let Role::Publisher { tracks } = role {
-            self.publish(peer, tracks)?;
+        let mut join = join(number, subscribes);
+        if single {
+            join.layout = Layout::Single;
         }
-        Ok(())
+        self.command(Command::Join(Box::new(join)));
+        match role {
+            Role::Publisher { tracks } => self.publish(number, 0..tracks),
+            Role::Subscriber => Ok(()),
+            Role::Single => {
+                let connection = self.participants.get_mut(number).and_then(|it| it.publisher.as_mut());
+                let sdp = connection.ok_or("does not offer")?.offer_channels()?;
+                self.offer(peer, &sdp)
+            }
+        }
     }
 
-    fn publish(&mut self, peer: PeerKey, tracks: usize) -> Result<(), Failure> {
-        let cids: Vec<String> = (0..tracks).map(|track| format!("track-{}-{track}", peer.0)).collect();
+    /// Announces and offers these tracks of a participant, which has offered those before them.
+    pub(crate) fn publish(&mut self, participant: usize, tracks: Range<usize>) -> Result<(), Failure> {
+        let peer = PeerKey(participant as u64);
+        let cids: Vec<String> = tracks.map(|track| format!("track-{participant}-{track}")).collect();
         for cid in &cids {
             let request = Request::AddTrack(Box::new(add_track(cid.clone(), self.medium)));
             self.command(Command::Request { peer, request });
         }
         let medium = self.medium;
-        let publisher = self.participants.get_mut(peer.0 as usize).and_then(|it| it.publisher.as_mut());
+        let publisher = self.participants.get_mut(participant).and_then(|it| it.publisher.as_mut());
         let sdp = publisher.ok_or("does not publish")?.offer(medium, &cids)?;
-        let sdp = Box::new(SessionDescription::parse(&sdp)?);
+        self.offer(peer, &sdp)
+    }
+
+    fn offer(&mut self, peer: PeerKey, sdp: &str) -> Result<(), Failure> {
+        let sdp = Box::new(RemoteDescription::parse(sdp)?);
         self.command(Command::Request { peer, request: Request::Offer { id: 1, sdp } });
         Ok(())
+    }
+
+    /// A request in a turn of its own, timed; what its participant is told at once comes back and nobody heeds it.
+    pub(crate) fn send(&mut self, participant: usize, request: Request) -> Vec<Signal> {
+        let (peer, before) = (PeerKey(participant as u64), self.signals.len());
+        self.command(Command::Request { peer, request });
+        let (told, others) = self.signals.split_off(before).into_iter().partition(|(to, _)| *to == peer);
+        self.signals.extend::<Vec<_>>(others);
+        <Vec<(PeerKey, Signal)>>::into_iter(told).map(|(_, signal)| signal).collect()
+    }
+
+    /// What a participant was offered while [`Hall::holds_offers`].
+    pub(crate) fn take_held(&mut self, participant: usize) -> Vec<Signal> {
+        let peer = PeerKey(participant as u64);
+        self.held.extract_if(.., |(to, _)| *to == peer).map(|(_, signal)| signal).collect()
     }
 
     /// Lets time pass until everybody is connected.
@@ -292,9 +335,13 @@ impl Hall {
     }
 
     fn signal(&mut self, peer: PeerKey, signal: Signal) -> Result<(), Failure> {
+        if self.holds_offers && matches!(&signal, Signal::Offer { sdp, .. } if sdp.sections() > 1) {
+            self.held.push((peer, signal));
+            return Ok(());
+        }
         let Some(participant) = self.participants.get_mut(peer.0 as usize) else { return Ok(()) };
         if let Some((id, sdp)) = participant.heed(news(signal))? {
-            let sdp = Box::new(SessionDescription::parse(&sdp)?);
+            let sdp = Box::new(RemoteDescription::parse(&sdp)?);
             self.requests.push((peer, Request::Answer { id, sdp }));
         }
         Ok(())
@@ -355,8 +402,8 @@ fn drain(
 pub(crate) fn news(signal: Signal) -> News {
     match signal {
         Signal::Joined(_) => News::Joined,
-        Signal::Answer { sdp, .. } => News::Answer(sdp),
-        Signal::Offer { id, sdp, .. } => News::Offer { id, sdp },
+        Signal::Answer { sdp, .. } => News::Answer(sdp.to_string()),
+        Signal::Offer { id, sdp, .. } => News::Offer { id, sdp: sdp.to_string() },
         Signal::Trickle { target, candidate, .. } => News::Candidate { target, line: candidate },
         Signal::Leave { reason, .. } => News::Left(format!("{reason:?}")),
         _ => News::Other,

@@ -1,4 +1,4 @@
-//! Measures what the server costs: `fanlight-bench plane|sockets|sctp|joins|memory|ice|accounting|turn|collector|hostile`.
+//! Measures what the server costs: `fanlight-bench plane|sockets|sctp|joins|memory|ice|negotiate|accounting|turn|collector|hostile`.
 //!
 //! Every figure is one line, `name<TAB>value<TAB>unit`. docs/performance.md says what each of them means.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints what it measured")]
@@ -15,6 +15,7 @@ mod hostile;
 mod ice;
 mod joins;
 mod memory;
+mod negotiate;
 mod participant;
 mod payload;
 mod plane;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         ["joins"] => joins::run(),
         ["memory"] => memory::run(),
         ["ice"] => ice::run(),
+        ["negotiate", filter @ ..] => negotiate::run(filter.first().copied()),
         ["turn"] => turn::run(),
         ["turn", part] => turn::run_part(part),
         ["accounting"] => accounting::run(),
@@ -55,7 +57,7 @@ fn main() -> ExitCode {
         ["hostile", rest @ ..] => hostile::run(rest),
         ["soak", rest @ ..] => soak::run(rest),
         ["collector", rest @ ..] => collector::run(rest),
-        _ => Err("fanlight-bench plane|sockets|sctp|joins|memory|ice|accounting|turn|collector|hostile|soak"
+        _ => Err("fanlight-bench plane|sockets|sctp|joins|memory|ice|negotiate|accounting|turn|collector|hostile|soak"
             .into()),
     };
     match outcome {

@@ -9,7 +9,7 @@ use fanlight_base::PeerKey;
 use fanlight_sfu::Sfu;
 use fanlight_sfu::input::{Command, Request};
 use fanlight_shard::{Clock, Message, Requested, Shard, ShardHandle, SignalSink, Sinks, bind_udp};
-use fanlight_transport::sdp::SessionDescription;
+use fanlight_transport::negotiate::RemoteDescription;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -68,13 +68,13 @@ impl Line for Direct {
     }
 
     fn answer(&mut self, id: u32, sdp: String) -> Result<(), Failure> {
-        let sdp = Box::new(SessionDescription::parse(&sdp)?);
+        let sdp = Box::new(RemoteDescription::parse(&sdp)?);
         self.request(Request::Answer { id, sdp })
     }
 
     fn offer(&mut self, sdp: String) -> Result<(), Failure> {
         self.offers += 1;
-        let sdp = Box::new(SessionDescription::parse(&sdp)?);
+        let sdp = Box::new(RemoteDescription::parse(&sdp)?);
         self.request(Request::Offer { id: self.offers, sdp })
     }
 

@@ -34,6 +34,7 @@ const READ_BUFFER_BYTES: usize = 4096;
 /// Cost of what one connection may have in its shard's queue: sixteen small requests, or one description. What comes behind
 /// waits in the socket, so that a connection that floods adds no more than this to the wait of others.
 const CREDIT: u32 = 32 << 10;
+const _: () = assert!(pace::DESCRIPTION_COST >= CREDIT, "a description has the queue to itself");
 /// Bytes of a signal ([`Signal::bytes`]) that needs no share of what all connections may be sending: all but joins into
 /// large rooms. While a message is written the library has a copy of it.
 const SMALL_SIGNAL_BYTES: usize = 1 << 20;

@@ -356,7 +356,7 @@ struct Asked {
     attributes: BTreeMap<String, String>,
     add_tracks: Vec<fanlight_sfu::input::AddTrack>,
     refused_tracks: Vec<proto::RequestResponse>,
-    publisher_offer: Option<(u32, Box<fanlight_transport::sdp::SessionDescription>)>,
+    publisher_offer: Option<(u32, Box<fanlight_transport::negotiate::RemoteDescription>)>,
     bad_offer: bool,
 }
 

@@ -4,7 +4,7 @@ use crate::convert::{AddTrackRefusal, add_track};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
 use fanlight_sfu::input::AddTrack;
-use fanlight_transport::sdp::SessionDescription;
+use fanlight_transport::negotiate::RemoteDescription;
 use flate2::read::GzDecoder;
 use livekit_protocol as proto;
 use prost::Message;
@@ -46,7 +46,7 @@ pub struct DecodedJoin {
     /// Tracks that cannot be added, already answered.
     pub refused_tracks: Vec<proto::RequestResponse>,
     /// The offer, if there is one and it parses.
-    pub publisher_offer: Option<(u32, Box<SessionDescription>)>,
+    pub publisher_offer: Option<(u32, Box<RemoteDescription>)>,
     /// There is an offer that cannot be used: the client is told to reconnect.
     pub bad_offer: bool,
 }

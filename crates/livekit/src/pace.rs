@@ -9,9 +9,11 @@ use std::time::Duration;
 /// Cost of the smallest message: parsing, a queue, a turn of the shard.
 const MESSAGE_COST: u32 = 2 << 10;
 /// Cost of the smallest description: it is negotiated, and answered with another.
-const DESCRIPTION_COST: u32 = 32 << 10;
+pub const DESCRIPTION_COST: u32 = 32 << 10;
 /// How much dearer the bytes of a description are than others.
 const DESCRIPTION_FACTOR: u32 = 4;
+/// A section costs at least what so many bytes do. Clients write 1,000 to 8,000 bytes about one; 30 suffice.
+const SECTION_BYTES: usize = 512;
 /// What a connection may spend at once: four thousand small messages, or the descriptions of a join into a large room, which
 /// are some dozens of up to 100 kB.
 const BURST: u32 = 8 << 20;
@@ -26,6 +28,12 @@ pub fn cost(bytes: usize, description: bool) -> u32 {
     } else {
         bytes.max(MESSAGE_COST)
     }
+}
+
+/// What a description of so many bytes costs beyond [`cost`] when it is in so many sections that these are the dearer part.
+pub fn sections_cost(sections: usize, bytes: usize) -> u32 {
+    let more = sections.saturating_mul(SECTION_BYTES).saturating_sub(bytes);
+    u32::try_from(more).unwrap_or(u32::MAX).saturating_mul(DESCRIPTION_FACTOR)
 }
 
 /// What one connection may still spend; it begins full.
@@ -93,6 +101,16 @@ mod tests {
         let descriptions = charged(320, cost(100, true)).wait(START);
         assert_eq!(small, Duration::ZERO);
         assert!(descriptions > Duration::from_secs(2), "{descriptions:?}");
+    }
+
+    #[test]
+    fn sections_are_paid_for_like_bytes() {
+        let chromium = 50;
+        assert_eq!(sections_cost(chromium, chromium * 2_600), 0);
+        let (sections, bytes) = (150, 150 * 35);
+        let tiny = cost(bytes, true) + sections_cost(sections, bytes);
+        assert_eq!(tiny, cost(sections * SECTION_BYTES, true));
+        assert!(charged(100, tiny).wait(START) > Duration::from_secs(20));
     }
 
     #[test]

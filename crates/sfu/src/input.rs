@@ -4,7 +4,7 @@ use crate::model::{DisconnectReason, Kind, ParticipantKind, Permission, RoomConf
 use crate::output::LeaveAction;
 use fanlight_base::{Identity, ParticipantSid, PeerKey, RoomSid, TrackSid};
 use fanlight_events::ClientFacts;
-use fanlight_transport::sdp::SessionDescription;
+use fanlight_transport::negotiate::RemoteDescription;
 use std::collections::BTreeMap;
 
 /// A command of `control`.
@@ -58,6 +58,11 @@ impl Command {
 }
 
 impl Request {
+    /// Whether it is an offer or an answer.
+    pub fn is_description(&self) -> bool {
+        matches!(self, Self::Offer { .. } | Self::Answer { .. })
+    }
+
     /// What handling it costs, in small requests.
     pub fn cost(&self) -> u32 {
         match self {
@@ -67,11 +72,11 @@ impl Request {
     }
 }
 
-/// A section costs some 10 µs and a kilobyte as much, where a small request costs about one or two.
-fn description_cost(sdp: &SessionDescription) -> u32 {
-    let sections = u32::try_from(sdp.sections().len()).unwrap_or(u32::MAX);
-    let kilobytes = u32::try_from(sdp.as_str().len() / 1024).unwrap_or(u32::MAX);
-    sections.saturating_add(kilobytes).saturating_mul(4)
+/// A section costs one µs, and up to eight with as many payload types as there are, where a small request costs one or two.
+fn description_cost(sdp: &RemoteDescription) -> u32 {
+    let sections = u32::try_from(sdp.sections()).unwrap_or(u32::MAX);
+    let kilobytes = u32::try_from(sdp.bytes() / 1024).unwrap_or(u32::MAX);
+    sections.saturating_add(kilobytes)
 }
 
 /// How a participant's transports are laid out.
@@ -130,7 +135,7 @@ pub struct Join {
     /// Tracks announced with the join.
     pub add_tracks: Vec<AddTrack>,
     /// The first offer, when the join carries it.
-    pub publisher_offer: Option<(u32, Box<SessionDescription>)>,
+    pub publisher_offer: Option<(u32, Box<RemoteDescription>)>,
 }
 
 /// Client behaviour the media plane has to know (livekit.md §1.4).
@@ -278,14 +283,14 @@ pub enum Request {
         /// The client's number for it; 0 when it gives none.
         id: u32,
         /// Parsed.
-        sdp: Box<SessionDescription>,
+        sdp: Box<RemoteDescription>,
     },
     /// An answer to the subscriber connection's offer.
     Answer {
         /// The number of our offer, or 0.
         id: u32,
         /// Parsed.
-        sdp: Box<SessionDescription>,
+        sdp: Box<RemoteDescription>,
     },
     /// SDP that parses but cannot be used (wrong type, empty, without ICE or fingerprint), or cannot be used here: the
     /// client is told to reconnect fully.
@@ -375,9 +380,12 @@ mod tests {
     #[test]
     fn a_description_costs_by_its_sections_and_bytes() {
         let offer = |sections: usize, line: &str| {
-            let text =
-                format!("v=0\r\n{}", format!("m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n{line}").repeat(sections));
-            let sdp = Box::new(SessionDescription::parse(&text).expect("a description"));
+            let mut text = "v=0\r\na=ice-ufrag:u\r\na=ice-pwd:p\r\n".to_owned();
+            text.push_str(&format!("a=fingerprint:sha-256 {}00\r\n", "00:".repeat(31)));
+            for mid in 0..sections {
+                text.push_str(&format!("m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:{mid}\r\n{line}"));
+            }
+            let sdp = Box::new(RemoteDescription::parse(&text).expect("a description"));
             Command::Request { peer: PeerKey(1), request: Request::Offer { id: 1, sdp } }.cost()
         };
         let mute = Request::Mute { track: TrackSid::from("TR_1"), muted: true, request_id: 1 };

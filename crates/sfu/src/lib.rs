@@ -10,6 +10,8 @@ mod ctx;
 mod demux;
 mod drain;
 pub mod envelope;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshakes;
 pub mod input;
 pub mod limits;

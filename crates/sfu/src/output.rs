@@ -4,6 +4,7 @@ use crate::input::{AddTrack, Target};
 use crate::model::{DisconnectReason, ParticipantInfo, RoomInfo, SharedInfo, SharedRoomInfo, TrackInfo};
 use fanlight_base::{Identity, Mono, ParticipantSid, PeerKey, RoomName, RoomSid, TrackSid};
 use fanlight_events::Event;
+use fanlight_transport::negotiate::LocalDescription;
 
 /// One output; packets are in the `SendBatch` instead.
 #[derive(Debug)]
@@ -117,8 +118,8 @@ pub enum Signal {
     Answer {
         /// Of the offer.
         id: u32,
-        /// Rendered.
-        sdp: String,
+        /// To be written.
+        sdp: Box<LocalDescription>,
         /// Sections that carry subscribed tracks.
         mid_to_track: Vec<(String, TrackSid)>,
     },
@@ -126,8 +127,8 @@ pub enum Signal {
     Offer {
         /// To be echoed.
         id: u32,
-        /// Rendered.
-        sdp: String,
+        /// To be written.
+        sdp: Box<LocalDescription>,
         /// Sections that carry subscribed tracks.
         mid_to_track: Vec<(String, TrackSid)>,
     },
@@ -214,7 +215,7 @@ impl Signal {
                 joined.room.config.metadata.len() + joined.participant.bytes() + others
             }
             Self::Answer { sdp, mid_to_track, .. } | Self::Offer { sdp, mid_to_track, .. } => {
-                sdp.len() + size_of_val(mid_to_track.as_slice())
+                sdp.bytes() + size_of_val(mid_to_track.as_slice())
             }
             Self::Participants(infos) => infos.iter().map(SharedInfo::bytes).sum(),
             Self::Room(info) => info.config.metadata.len(),

@@ -65,7 +65,7 @@ pub(crate) fn subscribe_codecs(
     no_red: bool,
 ) -> Vec<SubscribeCodec> {
     let mut codecs = Vec::new();
-    for codec in &published.codecs {
+    for codec in published.codecs.iter() {
         let direct = section.send_parameters(codec.codec, &codec.fmtp);
         let direct = direct.filter(|_| codec.codec != Codec::Red || !no_red);
         // An encrypted block cannot be taken out of its packet: the frame was encrypted as a whole.
@@ -160,7 +160,7 @@ mod tests {
             rtx_payload_type: rtx,
             clock_rate_hz: codec.clock_rate_hz(),
             channels: codec.channels(),
-            fmtp: String::new(),
+            fmtp: "".into(),
             feedback: Feedback::default(),
         }
     }
@@ -172,7 +172,7 @@ mod tests {
             direction: Direction::SendOnly,
             stream_id: None,
             track_id: None,
-            codecs,
+            codecs: codecs.into(),
             extensions: ExtensionMap::new(),
             rids: Vec::new(),
             ssrcs: vec![5, 6, 7],
@@ -192,7 +192,7 @@ mod tests {
                 rtx_ssrc: Some(2),
                 stereo: false,
             },
-            codecs,
+            codecs: codecs.into(),
             extensions: ExtensionMap::new(),
         }
     }

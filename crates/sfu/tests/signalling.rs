@@ -11,15 +11,15 @@ use fanlight_sfu::input::{Command, Layout, Request, Target};
 use fanlight_sfu::limits::METRICS_PER_WINDOW_MAX;
 use fanlight_sfu::model::{DisconnectReason, ParticipantState, Source};
 use fanlight_sfu::output::{ClientMetrics, EchoedRequest, LeaveAction, Output, RequestReason, Signal};
-use fanlight_transport::sdp::SessionDescription;
+use fanlight_transport::negotiate::RemoteDescription;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use support::{DUAL, World, add_track, join};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn description(text: &str) -> Box<SessionDescription> {
-    Box::new(SessionDescription::parse(text).expect("a recorded description"))
+fn description(text: &str) -> Box<RemoteDescription> {
+    Box::new(RemoteDescription::parse(text).expect("a recorded description"))
 }
 
 fn names(world: &World, peer: u64) -> Vec<&'static str> {
@@ -76,7 +76,7 @@ fn a_join_of_v0_is_told_first_and_then_offered_data_channels_only() {
     assert_eq!((joined.participant.state, joined.participant.version), (ParticipantState::Joining, 0));
     assert!(joined.subscriber_primary && joined.others.is_empty());
     let offer = world.signals(1).find_map(|signal| match signal {
-        Signal::Offer { id, sdp, mid_to_track } => Some((id, sdp, mid_to_track)),
+        Signal::Offer { id, sdp, mid_to_track } => Some((id, sdp.to_string(), mid_to_track)),
         _ => None,
     });
     let (id, sdp, tracks) = offer.expect("an offer");
@@ -101,7 +101,7 @@ fn a_join_of_v1_answers_the_offer_in_it_after_the_join() {
     world.command(Command::Join(Box::new(request)));
     assert_eq!(names(&world, 1)[..5], ["joined", "refresh_token", "answer", "trickle", "trickle"]);
     let answer = world.signals(1).find_map(|signal| match signal {
-        Signal::Answer { id, sdp, mid_to_track } => Some((*id, sdp, mid_to_track)),
+        Signal::Answer { id, sdp, mid_to_track } => Some((*id, sdp.to_string(), mid_to_track)),
         _ => None,
     });
     let (id, sdp, tracks) = answer.expect("an answer");
@@ -120,7 +120,7 @@ fn tracks_announced_with_a_join_are_accepted_before_the_offer_in_it_is_answered(
     assert_eq!(names(&world, 1)[..4], ["joined", "refresh_token", "track_published", "answer"]);
     let matched = world
         .signals(1)
-        .any(|signal| matches!(signal, Signal::Answer { sdp, .. } if sdp.contains("usedtx=1")));
+        .any(|signal| matches!(signal, Signal::Answer { sdp, .. } if sdp.to_string().contains("usedtx=1")));
     assert!(matched);
 }
 
@@ -376,17 +376,34 @@ fn texts_over_their_limits_are_refused_and_change_nothing() {
 }
 
 #[test]
-fn descriptions_that_cannot_be_used_end_the_session_with_a_reconnect() {
-    let offers = [
-        "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n",
-        "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\n",
-    ];
-    for (peer, offer) in (1..).zip(offers) {
-        let mut world = World::new();
-        world.command(Command::Join(Box::new(join(peer, "RM_a", DUAL))));
-        world.request(peer, Request::Offer { id: 1, sdp: description(offer) });
+fn an_offer_of_more_sections_than_a_client_may_add_is_refused_with_its_reason() {
+    let mut text = include_str!("data/chromium_v0_data.sdp").to_owned();
+    let mids: Vec<String> = (0..151).map(|mid| mid.to_string()).collect();
+    text = text.replace("a=group:BUNDLE 0", &format!("a=group:BUNDLE {}", mids.join(" ")));
+    for mid in &mids[1..] {
+        text.push_str("m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=rtpmap:96 VP8/90000\r\na=inactive\r\n");
+        text.push_str(&format!("a=mid:{mid}\r\n"));
+    }
+    let mut world = World::new();
+    for (peer, layout) in [(1, DUAL), (2, Layout::Single)] {
+        world.command(Command::Join(Box::new(join(peer, "RM_a", layout))));
+        world.request(peer, Request::Offer { id: 1, sdp: description(&text) });
         assert_eq!(leave(&world, peer), Some((DisconnectReason::StateMismatch, LeaveAction::Reconnect)));
     }
+    let why = "offer with more m-lines than OFFERED_SECTIONS_MAX 150 and those that were asked for";
+    let told = world.facts().filter(|fact| match fact {
+        FactBody::Refused(refused) => (refused.what.as_str(), refused.why.as_str()) == ("description", why),
+        _ => false,
+    });
+    assert_eq!(told.count(), 2);
+}
+
+#[test]
+fn descriptions_that_cannot_be_used_end_the_session_with_a_reconnect() {
+    let mut world = World::new();
+    world.command(Command::Join(Box::new(join(1, "RM_a", DUAL))));
+    world.request(1, Request::BadDescription);
+    assert_eq!(leave(&world, 1), Some((DisconnectReason::StateMismatch, LeaveAction::Reconnect)));
     let mut world = World::new();
     world.command(Command::Join(Box::new(join(1, "RM_a", DUAL))));
     let answer = || Request::Answer { id: 0, sdp: description(include_str!("data/chromium_v0_answer.sdp")) };
@@ -420,13 +437,13 @@ fn recorded_offers_of_v0_are_answered_with_their_number_and_later_candidates_sta
         Request::Offer { id: 42, sdp: description(include_str!("data/chromium_v0_microphone.sdp")) },
     );
     let answers = world.signals(1).filter_map(|signal| match signal {
-        Signal::Answer { id, sdp, .. } => Some((*id, sdp)),
+        Signal::Answer { id, sdp, .. } => Some((*id, sdp.to_string())),
         _ => None,
     });
     let answers: Vec<_> = answers.collect();
     assert_eq!(answers.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [41, 42]);
     assert!(!answers[0].1.contains("a=candidate"));
-    let later = answers[1].1;
+    let later = &answers[1].1;
     assert_eq!(later.matches("a=candidate").count(), 4, "two candidates, both components");
     assert!(later.contains("a=end-of-candidates") && later.contains("a=recvonly"));
     assert!(later.contains("usedtx=1"), "the announcement was matched: {later}");

@@ -89,7 +89,8 @@ pub struct Requested {
     pub peer: PeerKey,
     /// What.
     pub request: Request,
-    /// Dropped when the request is handled: only then its connection may ask for more. It bounds the queue.
+    /// Dropped when the request is handled, and that of a description when the turn is over: only then its connection may
+    /// ask for more. It bounds the queue.
     pub credit: Box<dyn Send>,
 }
 
@@ -255,6 +256,7 @@ impl Shard {
             undelivered: VecDeque::new(),
             hurry: false,
             requests_next: false,
+            described: Vec::new(),
             counters: ShardCounters::default(),
             published: counters.clone(),
             load: load.clone(),
@@ -328,6 +330,8 @@ struct Worker {
     hurry: bool,
     /// Of the two queues, the one with requests was looked at last.
     requests_next: bool,
+    /// Credits of the descriptions of this turn.
+    described: Vec<Box<dyn Send>>,
     counters: ShardCounters,
     published: Counters,
     load: Load,
@@ -385,6 +389,7 @@ impl Worker {
             self.flush();
             self.housekeeping(now);
             turned(&self.turns);
+            self.described.clear();
             if stop {
                 return;
             }
@@ -440,13 +445,17 @@ impl Worker {
         }
     }
 
-    /// No connection has more in this queue than its credit, so the queue is fair.
+    /// No connection has more in this queue than its credit, so the queue is fair. A description takes all of it and gives it
+    /// back when the turn ends: no participant has two in one turn.
     fn take_request(&mut self, now: Now) -> Taken {
         let Ok(Requested { peer, request, credit }) = self.requested.try_recv() else {
             return Taken::Nothing;
         };
+        let described = request.is_description();
         let taken = self.command(now, Command::Request { peer, request });
-        drop(credit);
+        if described {
+            self.described.push(credit);
+        }
         taken
     }
 

@@ -13,6 +13,7 @@ use fanlight_shard::{
     Acceptor, Clock, Control, Message, Requested, Shard, ShardHandle, SignalSink, Sinks, bind_udp,
 };
 use fanlight_transport::candidate::LocalCandidate;
+use fanlight_transport::negotiate::RemoteDescription;
 use fanlight_transport::negotiate::RemoteTransport;
 use fanlight_transport::sdp::SessionDescription;
 use fanlight_transport::{Certificate, ClockAnchor, ufrag};
@@ -74,7 +75,7 @@ impl Server {
         loop {
             match self.said.recv_timeout(PATIENCE).expect("an offer") {
                 Said::Signal(to, Signal::Offer { sdp, .. }) if to == peer => {
-                    return SessionDescription::parse(&sdp).expect("a description");
+                    return SessionDescription::parse(&sdp.to_string()).expect("a description");
                 }
                 _ => {}
             }
@@ -134,7 +135,7 @@ struct Client {
 
 impl Client {
     /// Connects, takes the server's offer and makes the answer.
-    fn answer(tcp: SocketAddr, offer: &SessionDescription) -> (Self, SessionDescription) {
+    fn answer(tcp: SocketAddr, offer: &SessionDescription) -> (Self, RemoteDescription) {
         let stream = TcpStream::connect(tcp).expect("accepted");
         stream.set_read_timeout(Some(Duration::from_millis(5))).expect("set");
         let address = stream.local_addr().expect("bound");
@@ -159,7 +160,7 @@ impl Client {
         );
         let due = Instant::now();
         let client = Self { rtc, stream, server: tcp, address, input: Vec::new(), due };
-        (client, SessionDescription::parse(&answer).expect("a description"))
+        (client, RemoteDescription::parse(&answer).expect("a description"))
     }
 
     fn turn(&mut self) {

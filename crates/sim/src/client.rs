@@ -10,7 +10,7 @@ use fanlight_base::PeerKey;
 use fanlight_sfu::input::{AddTrack, Request, Target};
 use fanlight_sfu::model::{DisconnectReason, Kind, Source};
 use fanlight_sfu::output::Signal;
-use fanlight_transport::sdp::SessionDescription;
+use fanlight_transport::negotiate::RemoteDescription;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -150,6 +150,7 @@ impl Client {
                 Vec::new()
             }
             Signal::Answer { sdp, .. } => {
+                let sdp = sdp.to_string();
                 if let (Some(pending), Ok(answer)) = (self.pending.take(), SdpAnswer::from_sdp_string(&sdp)) {
                     self.connections[0]
                         .sdp_api()
@@ -159,6 +160,7 @@ impl Client {
                 Vec::new()
             }
             Signal::Offer { id, sdp, .. } => {
+                let sdp = sdp.to_string();
                 self.seen.offered.extend(offered_tracks(&sdp));
                 // Browsers choose to be the DTLS client; str0m would not, and as a DTLS server waits for the INIT of SCTP.
                 let sdp = sdp.replace("a=setup:actpass", "a=setup:passive");
@@ -347,8 +349,8 @@ pub(crate) fn nanoseconds(start: Instant, instant: Instant) -> u64 {
     u64::try_from(instant.saturating_duration_since(start).as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn parsed(sdp: &str) -> SessionDescription {
-    SessionDescription::parse(sdp).expect("str0m's SDP parses")
+fn parsed(sdp: &str) -> RemoteDescription {
+    RemoteDescription::parse(sdp).expect("str0m's SDP parses")
 }
 
 fn add_track(cid: String, kind: Kind, source: Source) -> Request {

@@ -6,8 +6,9 @@
 mod golden;
 
 use fanlight_transport::negotiate::{
-    Answer, Answerer, AnswererConfig, Codec, Mode, NegotiateError, Offerer, OffererConfig, PublishDecision,
-    RemoteTransport, SectionsRequirement, TrackBinding,
+    Answer, Answerer, AnswererConfig, Codec, Mode, NegotiateError, OFFERED_SECTIONS_MAX, Offerer,
+    OffererConfig, PublishDecision, RemoteDescription, RemoteDescriptionError, RemoteTransport,
+    SectionsRequirement, TrackBinding,
 };
 use fanlight_transport::sdp::{Direction, MediaKind, SessionDescription};
 use fanlight_transport::{DtlsRole, Setup};
@@ -36,12 +37,16 @@ fn parse(text: &str) -> SessionDescription {
     SessionDescription::parse(text).unwrap()
 }
 
+fn read(text: &str) -> RemoteDescription {
+    RemoteDescription::parse(text).unwrap()
+}
+
 fn answerer(mode: Mode) -> Answerer {
     Answerer::new(AnswererConfig::new(mode), origin())
 }
 
 fn answer(answerer: &mut Answerer, offer: &str) -> Answer {
-    answerer.answer(&parse(offer), &mut |_| None, &local()).unwrap()
+    answerer.answer(&read(offer), &mut |_| None, &local()).unwrap()
 }
 
 fn track(kind: MediaKind, number: u32) -> TrackBinding {
@@ -67,7 +72,7 @@ fn mids(description: &SessionDescription) -> Vec<&str> {
 fn ffmpeg_is_answered_actively_and_with_what_it_offers() {
     let answer = answer(&mut answerer(Mode::DualPublisher), FFMPEG);
     assert_eq!(answer.dtls_role, DtlsRole::Active);
-    let description = parse(&answer.sdp);
+    let description = parse(&answer.sdp.to_string());
     assert!(description.sections().all(|section| section.attribute("setup") == Some("active")));
     let video = &answer.published[1];
     assert_eq!((video.codecs[0].codec, video.codecs[0].payload_type), (Codec::H264, 106));
@@ -83,14 +88,14 @@ fn ffmpeg_is_answered_actively_and_with_what_it_offers() {
 fn bundle_only_sections_of_gstreamer_are_taken() {
     let answer = answer(&mut answerer(Mode::DualPublisher), GSTREAMER);
     assert_eq!(answer.dtls_role, DtlsRole::Passive);
-    let description = parse(&answer.sdp);
+    let description = parse(&answer.sdp.to_string());
     assert_eq!(mids(&description), ["video0", "audio1", "application2"]);
     assert_eq!(description.bundle().unwrap(), ["video0", "audio1", "application2"]);
     assert!(description.sections().all(|section| section.port() == 9));
     assert_eq!(answer.published[0].track_id.as_deref(), Some("webrtctransceiver0"));
-    assert_eq!(answer.published[1].codecs[0].fmtp, "");
+    assert_eq!(&*answer.published[1].codecs[0].fmtp, "");
     assert_eq!(answer.data.unwrap().max_message_size_bytes, 65_536);
-    assert_eq!(directions(&answer.sdp)[..2], [Direction::RecvOnly, Direction::RecvOnly]);
+    assert_eq!(directions(&answer.sdp.to_string())[..2], [Direction::RecvOnly, Direction::RecvOnly]);
 }
 
 #[test]
@@ -102,7 +107,7 @@ fn what_is_not_understood_is_rejected_in_its_place() {
     )
     .replace("BUNDLE 0 1", "BUNDLE 0 1 t v d");
     let answer = answer(&mut answerer(Mode::Single), &offer);
-    let description = parse(&answer.sdp);
+    let description = parse(&answer.sdp.to_string());
     let ports: Vec<u16> = description.sections().map(|section| section.port()).collect();
     assert_eq!(ports, [9, 9, 0, 0, 0, 0]);
     assert_eq!(description.bundle().unwrap(), ["0", "1"]);
@@ -113,26 +118,87 @@ fn what_is_not_understood_is_rejected_in_its_place() {
 #[test]
 fn without_bundle_only_one_section_gets_a_transport() {
     let answer = answer(&mut answerer(Mode::DualPublisher), &FFMPEG.replace("a=group:BUNDLE 0 1\r\n", ""));
-    let description = parse(&answer.sdp);
+    let description = parse(&answer.sdp.to_string());
     assert_eq!(description.bundle(), None);
     assert!(!description.sections().next().unwrap().is_rejected());
     assert!(description.sections().nth(1).unwrap().is_rejected());
+}
+
+/// FFmpeg's offer with so many m-lines after its own two.
+fn longer(receiving: usize) -> String {
+    let mids: Vec<String> = (0..2 + receiving).map(|mid| mid.to_string()).collect();
+    let mut text = FFMPEG.replace("a=group:BUNDLE 0 1", &format!("a=group:BUNDLE {}", mids.join(" ")));
+    for mid in &mids[2..] {
+        text.push_str("m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=rtpmap:96 VP8/90000\r\na=recvonly\r\n");
+        text.push_str(&format!("a=mid:{mid}\r\n"));
+    }
+    text
+}
+
+#[test]
+fn a_client_adds_no_more_sections_by_itself_than_a_limit() {
+    for mode in [Mode::DualPublisher, Mode::Single] {
+        let mut answerer = answerer(mode);
+        let offer = longer(OFFERED_SECTIONS_MAX - 1);
+        let error = answerer.answer(&read(&offer), &mut |_| None, &local()).unwrap_err();
+        assert_eq!(error, NegotiateError::TooManyOffered { found: 151, allowed: 150 });
+        let text = "offer has 151 m-lines; 150 and those that the client was asked for make at most 150";
+        assert_eq!(error.to_string(), text);
+        let answered = answer(&mut answerer, &longer(OFFERED_SECTIONS_MAX - 2));
+        assert_eq!(parse(&answered.sdp.to_string()).sections().len(), OFFERED_SECTIONS_MAX);
+    }
+}
+
+#[test]
+fn a_room_of_three_hundred_has_as_many_sections_as_it_asked_for() {
+    let mut answerer = answerer(Mode::Single);
+    answer(&mut answerer, FFMPEG);
+    for number in 0..300 {
+        assert_eq!(answerer.bind(track(MediaKind::Video, number)).unwrap(), None);
+    }
+    assert_eq!(answerer.requirement(), Some(SectionsRequirement { audios: 0, videos: 300 }));
+    let answered = answer(&mut answerer, &longer(300));
+    assert_eq!(answered.subscribed.len(), 300);
+    let own = OFFERED_SECTIONS_MAX - 2;
+    assert_eq!(parse(&answer(&mut answerer, &longer(300 + own)).sdp.to_string()).sections().len(), 450);
+    let error = answerer.answer(&read(&longer(301 + own)), &mut |_| None, &local()).unwrap_err();
+    assert_eq!(error, NegotiateError::TooManyOffered { found: 451, allowed: 450 });
+    // Asking is not repeated by dropping and wanting the same tracks again, nor is what it allows.
+    for number in 0..300 {
+        answerer.unbind(&format!("TR_{number}"));
+    }
+    answer(&mut answerer, &longer(300 + own));
+    for number in 0..300 {
+        answerer.bind(track(MediaKind::Video, number)).unwrap();
+    }
+    assert_eq!(answerer.requirement(), Some(SectionsRequirement::default()));
+    assert_eq!(answer(&mut answerer, &longer(300 + own)).subscribed.len(), 300);
+    assert!(answerer.answer(&read(&longer(301 + own)), &mut |_| None, &local()).is_err());
 }
 
 #[test]
 fn descriptions_that_cannot_be_used_change_nothing() {
     let mut answerer = answerer(Mode::Single);
     let first = answer(&mut answerer, FFMPEG);
-    let mut refuse = |offer: &str| answerer.answer(&parse(offer), &mut |_| None, &local()).unwrap_err();
     let (audio, _) = FFMPEG.split_once("m=video").unwrap();
-    assert_eq!(refuse(audio), NegotiateError::SectionsMissing { known: 2, found: 1 });
-    assert_eq!(refuse("v=0\r\n"), NegotiateError::NoSections);
-    assert_eq!(refuse(&FFMPEG.replace("a=mid:1\r\n", "")), NegotiateError::NoMid { index: 1 });
-    let twice = FFMPEG.replace("a=mid:1", "a=mid:0");
-    assert_eq!(refuse(&twice), NegotiateError::DuplicateMid { mid: "0".to_owned() });
+    let fewer = answerer.answer(&read(audio), &mut |_| None, &local()).unwrap_err();
+    assert_eq!(fewer, NegotiateError::SectionsMissing { known: 2, found: 1 });
     let second = answer(&mut answerer, FFMPEG);
-    assert_eq!(first.sdp.replace("1795241457", "1795241458"), second.sdp);
-    let read = |text: &str| RemoteTransport::read(&parse(text)).unwrap_err();
+    assert_eq!(first.sdp.to_string().replace("1795241457", "1795241458"), second.sdp.to_string());
+    let read = |text: &str| match RemoteDescription::parse(text) {
+        Err(RemoteDescriptionError::Unusable(error)) => error,
+        other => panic!("{other:?}"),
+    };
+    let (session, _) = FFMPEG.split_once("m=audio").unwrap();
+    assert_eq!(read(session), NegotiateError::NoIce);
+    let fingerprint = fingerprint();
+    let session = format!("{session}a=ice-ufrag:u\r\na=ice-pwd:p\r\na=fingerprint:{fingerprint}\r\n");
+    assert_eq!(read(&session), NegotiateError::NoSections);
+    assert_eq!(read(&FFMPEG.replace("a=mid:1\r\n", "")), NegotiateError::NoMid { index: 1 });
+    let long = format!("a=mid:{}", "1".repeat(65));
+    assert_eq!(read(&FFMPEG.replace("a=mid:1", &long)), NegotiateError::NoMid { index: 1 });
+    let twice = FFMPEG.replace("a=mid:1", "a=mid:0");
+    assert_eq!(read(&twice), NegotiateError::DuplicateMid { mid: "0".to_owned() });
     assert_eq!(read(&FFMPEG.replace("a=ice-pwd", "a=x")), NegotiateError::NoIce);
     assert_eq!(
         read(&FFMPEG.replace("a=fingerprint:sha-256 9F", "a=fingerprint:sha-256 9")),
@@ -187,11 +253,11 @@ fn a_freed_section_is_inactive_once_before_it_is_used_again() {
     assert_eq!(answerer.unbind("TR_1"), Some("3".to_owned()));
     assert_eq!(answerer.bind(track(MediaKind::Video, 2)), Ok(Some("4".to_owned())));
     let freed = answer(&mut answerer, CHROMIUM_SINGLE);
-    assert_eq!(directions(&freed.sdp)[3..5], [Direction::Inactive, Direction::SendOnly]);
+    assert_eq!(directions(&freed.sdp.to_string())[3..5], [Direction::Inactive, Direction::SendOnly]);
     assert_eq!(answerer.bind(track(MediaKind::Video, 3)), Ok(Some("3".to_owned())));
     let reused = answer(&mut answerer, CHROMIUM_SINGLE);
-    assert_eq!(directions(&reused.sdp)[3], Direction::SendOnly);
-    assert_eq!(parse(&reused.sdp).sections().nth(3).unwrap().ssrcs(), [3, 1_003]);
+    assert_eq!(directions(&reused.sdp.to_string())[3], Direction::SendOnly);
+    assert_eq!(parse(&reused.sdp.to_string()).sections().nth(3).unwrap().ssrcs(), [3, 1_003]);
 }
 
 #[test]
@@ -204,7 +270,7 @@ fn a_full_house_waits_for_the_freed_section_and_asks_for_offers_only() {
     answerer.unbind("TR_1").unwrap();
     assert_eq!(answerer.bind(track(MediaKind::Audio, 9)), Ok(None));
     assert_eq!(answerer.requirement(), Some(SectionsRequirement::default()));
-    assert_eq!(directions(&answer(&mut answerer, CHROMIUM_SINGLE).sdp)[1], Direction::Inactive);
+    assert_eq!(directions(&answer(&mut answerer, CHROMIUM_SINGLE).sdp.to_string())[1], Direction::Inactive);
     assert_eq!(answerer.requirement(), Some(SectionsRequirement::default()));
     let reused = answer(&mut answerer, CHROMIUM_SINGLE);
     assert_eq!(reused.subscribed[1].binding.track_id, "TR_9");
@@ -242,7 +308,7 @@ fn a_section_may_turn_from_receiving_to_both_and_back() {
     let mut seen = Vec::new();
     let answered = answerer
         .answer(
-            &parse(&both),
+            &read(&both),
             &mut |track| {
                 seen.push((track.mid.to_owned(), track.track_id.map(str::to_owned)));
                 Some(decision)
@@ -251,11 +317,11 @@ fn a_section_may_turn_from_receiving_to_both_and_back() {
         )
         .unwrap();
     assert_eq!(seen, [("0".to_owned(), Some("cid".to_owned()))]);
-    assert_eq!(directions(&answered.sdp)[0], Direction::SendRecv);
+    assert_eq!(directions(&answered.sdp.to_string())[0], Direction::SendRecv);
     assert_eq!((answered.published.len(), answered.subscribed.len()), (1, 1));
     assert!(answered.published[0].codecs[0].fmtp.ends_with(";usedtx=1"));
     let back = answer(&mut answerer, FIREFOX_SINGLE);
-    assert_eq!(directions(&back.sdp)[0], Direction::SendOnly);
+    assert_eq!(directions(&back.sdp.to_string())[0], Direction::SendOnly);
     assert!(!back.published[0].direction.sends());
 }
 
@@ -269,14 +335,14 @@ fn a_track_moves_on_when_its_section_ends() {
     assert_eq!(moved.subscribed[0].mid, "1");
     let recycled = CHROMIUM_SINGLE.replacen("a=mid:0", "a=mid:x", 1).replace("BUNDLE 0", "BUNDLE x");
     let kept = answer(&mut answerer, &recycled);
-    assert_eq!((kept.subscribed[0].mid.as_str(), mids(&parse(&kept.sdp))[0]), ("1", "x"));
+    assert_eq!((kept.subscribed[0].mid.as_str(), mids(&parse(&kept.sdp.to_string()))[0]), ("1", "x"));
 }
 
 #[test]
 fn an_ice_lite_server_says_so_and_candidates_stand_in_the_first_section() {
     let parameters = fanlight_transport::negotiate::LocalParameters { ice_lite: true, ..local() };
     let mut answerer = answerer(Mode::Single);
-    let sdp = answerer.answer(&parse(CHROMIUM_SINGLE), &mut |_| None, &parameters).unwrap().sdp;
+    let sdp = answerer.answer(&read(CHROMIUM_SINGLE), &mut |_| None, &parameters).unwrap().sdp.to_string();
     let description = parse(&sdp);
     assert!(description.is_ice_lite());
     let counts: Vec<usize> = description.sections().map(|section| section.candidates().count()).collect();
@@ -316,7 +382,7 @@ fn transport_wide_feedback_replaces_remb_when_we_estimate() {
     let mut offerer =
         Offerer::new(&OffererConfig { send_side_bwe: true, ..OffererConfig::default() }, origin());
     offerer.bind(track(MediaKind::Video, 2)).unwrap();
-    let offer = offerer.offer(&local()).unwrap();
+    let offer = offerer.offer(&local()).unwrap().to_string();
     assert!(offer.contains("a=rtcp-fb:96 transport-cc") && !offer.contains("goog-remb"));
     assert!(offer.contains("transport-wide-cc-extensions-01") && !offer.contains("abs-send-time"));
 }
@@ -325,15 +391,15 @@ fn transport_wide_feedback_replaces_remb_when_we_estimate() {
 fn one_offer_is_outstanding_at_a_time() {
     let mut offerer = Offerer::new(&OffererConfig::default(), origin());
     assert!(offerer.needs_offer());
-    assert!(matches!(offerer.handle_answer(&parse(FIREFOX_ANSWER)), Err(NegotiateError::NoOffer)));
+    assert!(matches!(offerer.handle_answer(&read(FIREFOX_ANSWER)), Err(NegotiateError::NoOffer)));
     assert_eq!(offerer.bind(track(MediaKind::Audio, 1)).unwrap(), "1");
     assert_eq!(offerer.bind(track(MediaKind::Video, 2)).unwrap(), "2");
-    offerer.offer(&local()).unwrap();
+    offerer.offer(&local()).unwrap().to_string();
     assert!(!offerer.needs_offer());
     assert!(matches!(offerer.offer(&local()), Err(NegotiateError::OfferOutstanding)));
     assert_eq!(offerer.bind(track(MediaKind::Video, 3)).unwrap(), "3");
     assert!(!offerer.needs_offer());
-    let answered = offerer.handle_answer(&parse(FIREFOX_ANSWER)).unwrap();
+    let answered = offerer.handle_answer(&read(FIREFOX_ANSWER)).unwrap();
     assert!(answered.offer_needed && offerer.needs_offer() && answered.refused.is_empty());
     assert_eq!(answered.dtls_role, DtlsRole::Passive);
     assert_eq!(answered.data.unwrap().max_message_size_bytes, 1_073_741_823);
@@ -349,11 +415,11 @@ fn an_answer_that_does_not_fit_leaves_the_offer_outstanding() {
     let mut offerer = Offerer::new(&OffererConfig::default(), origin());
     offerer.bind(track(MediaKind::Video, 1)).unwrap();
     offerer.bind(track(MediaKind::Audio, 2)).unwrap();
-    offerer.offer(&local()).unwrap();
-    let swapped = offerer.handle_answer(&parse(FIREFOX_ANSWER)).unwrap_err();
+    offerer.offer(&local()).unwrap().to_string();
+    let swapped = offerer.handle_answer(&read(FIREFOX_ANSWER)).unwrap_err();
     assert_eq!(swapped, NegotiateError::Mismatch { index: 1 });
     let (short, _) = FIREFOX_ANSWER.split_once("m=video").unwrap();
-    let missing = offerer.handle_answer(&parse(short)).unwrap_err();
+    let missing = offerer.handle_answer(&read(short)).unwrap_err();
     assert_eq!(missing, NegotiateError::SectionsMissing { known: 3, found: 2 });
     assert!(offerer.is_outstanding());
     offerer.abandon();
@@ -365,12 +431,12 @@ fn a_refused_track_is_named() {
     let mut offerer = Offerer::new(&OffererConfig::default(), origin());
     offerer.bind(track(MediaKind::Audio, 1)).unwrap();
     offerer.bind(track(MediaKind::Video, 2)).unwrap();
-    offerer.offer(&local()).unwrap();
+    offerer.offer(&local()).unwrap().to_string();
     let refusing = FIREFOX_ANSWER.replace("m=video 9", "m=video 0");
-    let answered = offerer.handle_answer(&parse(&refusing)).unwrap();
+    let answered = offerer.handle_answer(&read(&refusing)).unwrap();
     assert_eq!((answered.sections.len(), answered.refused), (1, vec!["2".to_owned()]));
     assert_eq!(offerer.bind(track(MediaKind::Video, 3)).unwrap(), "3");
-    let offer = parse(&offerer.offer(&local()).unwrap());
+    let offer = parse(&offerer.offer(&local()).unwrap().to_string());
     assert!(offer.sections().nth(2).unwrap().is_rejected());
     assert_eq!(offer.bundle().unwrap(), ["0", "1", "3"]);
 }
@@ -380,11 +446,11 @@ fn a_freed_section_is_offered_free_before_it_is_used_again() {
     let mut offerer = Offerer::new(&OffererConfig::default(), origin());
     offerer.bind(track(MediaKind::Audio, 1)).unwrap();
     offerer.bind(track(MediaKind::Video, 2)).unwrap();
-    offerer.offer(&local()).unwrap();
-    offerer.handle_answer(&parse(FIREFOX_ANSWER)).unwrap();
+    offerer.offer(&local()).unwrap().to_string();
+    offerer.handle_answer(&read(FIREFOX_ANSWER)).unwrap();
     assert_eq!(offerer.unbind("TR_1"), Some("1".to_owned()));
     assert_eq!(offerer.bind(track(MediaKind::Audio, 3)).unwrap(), "3");
-    let offer = offerer.offer(&local()).unwrap();
+    let offer = offerer.offer(&local()).unwrap().to_string();
     assert_eq!(directions(&offer)[1], Direction::RecvOnly);
     assert_eq!(offerer.bind(track(MediaKind::Audio, 4)).unwrap(), "1");
 }
@@ -410,14 +476,14 @@ fn an_independent_stack_takes_our_answer() {
         let (offer, pending) = api.apply().unwrap();
         let mut answerer = answerer(mode);
         answerer.bind(track(MediaKind::Video, 5)).unwrap();
-        let offer = parse(&offer.to_sdp_string());
+        let offer = read(&offer.to_sdp_string());
         let decision =
             PublishDecision { red: true, dtx: true, requested_codec: Some(Codec::Vp8), stereo: true };
         let valid = fanlight_transport::negotiate::LocalParameters { fingerprint: fingerprint(), ..local() };
         let answer = answerer.answer(&offer, &mut |_| Some(decision), &valid).unwrap();
         assert_eq!(answer.published.len(), 2);
         assert_eq!(answer.subscribed.len(), usize::from(mode == Mode::Single));
-        let taken = SdpAnswer::from_sdp_string(&answer.sdp).unwrap();
+        let taken = SdpAnswer::from_sdp_string(&answer.sdp.to_string()).unwrap();
         client.sdp_api().accept_answer(pending, taken).unwrap();
     }
 }
@@ -432,9 +498,9 @@ fn an_independent_stack_answers_our_offers() {
             offerer.bind(track(MediaKind::Audio, 1)).unwrap();
             offerer.bind(track(MediaKind::Video, 2)).unwrap();
         }
-        let offer = SdpOffer::from_sdp_string(&offerer.offer(&valid).unwrap()).unwrap();
+        let offer = SdpOffer::from_sdp_string(&offerer.offer(&valid).unwrap().to_string()).unwrap();
         let answer = client.sdp_api().accept_offer(offer).unwrap().to_sdp_string();
-        let answered = offerer.handle_answer(&parse(&answer)).unwrap();
+        let answered = offerer.handle_answer(&read(&answer)).unwrap();
         assert_eq!(answered.sections.len(), if round == 0 { 0 } else { 2 });
         if let [audio, video] = &answered.sections[..] {
             assert_eq!(audio.send_parameters(Codec::Opus, "").unwrap().payload_type, 111);

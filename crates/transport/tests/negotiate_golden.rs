@@ -6,7 +6,8 @@
 mod golden;
 
 use fanlight_transport::negotiate::{
-    Answerer, AnswererConfig, Codec, Mode, Offerer, OffererConfig, PublishDecision, TrackBinding,
+    Answerer, AnswererConfig, Codec, Mode, Offerer, OffererConfig, PublishDecision, RemoteDescription,
+    TrackBinding,
 };
 use fanlight_transport::sdp::{MediaKind, MediaSection, SessionDescription};
 use golden::{Sections, compare, local, origin};
@@ -104,7 +105,7 @@ impl Peer {
             let section = offer.sections().find(|section| section.mid() == Some(track.mid)).unwrap();
             decision(scenario, who, &section)
         };
-        Some(self.answerer.answer(&offer, &mut decide, &local()).unwrap().sdp)
+        Some(self.answerer.answer(&read(&offer), &mut decide, &local()).unwrap().sdp.to_string())
     }
 
     /// The recorded offer names the subscribed tracks, in order of their mids.
@@ -126,8 +127,12 @@ impl Peer {
         if self.offerer.is_outstanding() {
             self.offerer.abandon();
         }
-        self.offerer.offer(&local()).unwrap()
+        self.offerer.offer(&local()).unwrap().to_string()
     }
+}
+
+fn read(description: &SessionDescription) -> RemoteDescription {
+    RemoteDescription::read(description).unwrap()
 }
 
 fn binding(section: &MediaSection<'_>) -> Option<TrackBinding> {
@@ -171,7 +176,9 @@ fn replay(scenario: Scenario) -> usize {
                 continue;
             }
             ("client", _) => {
-                peer.offerer.handle_answer(&recorded).unwrap_or_else(|error| panic!("{name}: {error}"));
+                peer.offerer
+                    .handle_answer(&read(&recorded))
+                    .unwrap_or_else(|error| panic!("{name}: {error}"));
                 continue;
             }
             ("server", "offer") => Some(peer.offer(&recorded)),

@@ -2,10 +2,12 @@
 
 use super::{Action, Description, Session, description};
 use crate::convert;
+use crate::pace;
 use crate::server::Server;
 use fanlight_base::{Now, TrackSid};
 use fanlight_sfu::input::{Request, Target, TrackSettings};
 use fanlight_sfu::model::DisconnectReason;
+use fanlight_transport::negotiate::RemoteDescription;
 use livekit_protocol as proto;
 use proto::request_response::{Reason, Request as Echoed};
 use proto::signal_request::Message as Asked;
@@ -22,8 +24,8 @@ struct CandidateInit {
 impl Session {
     pub(super) fn handle_message(&mut self, server: &Server, now: Now, message: Asked) -> Vec<Action> {
         match message {
-            Asked::Offer(offer) => self.offer(&offer),
-            Asked::Answer(answer) => self.answer(&answer),
+            Asked::Offer(offer) => self.offer(now, &offer),
+            Asked::Answer(answer) => self.answer(now, &answer),
             Asked::Trickle(trickle) => self.trickle(trickle),
             Asked::AddTrack(track) => match convert::add_track(&track) {
                 Ok(track) => request(Request::AddTrack(Box::new(track))),
@@ -56,23 +58,33 @@ impl Session {
         }
     }
 
-    fn offer(&mut self, offer: &proto::SessionDescription) -> Vec<Action> {
+    fn offer(&mut self, now: Now, offer: &proto::SessionDescription) -> Vec<Action> {
         match description(offer, "offer") {
-            Description::Good(sdp) => request(Request::Offer { id: offer.id, sdp }),
+            Description::Good(sdp) => {
+                self.charge_sections(now, &sdp);
+                request(Request::Offer { id: offer.id, sdp })
+            }
             Description::Bad => request(Request::BadDescription),
             // The next offer may be better: LiveKit says nothing either.
             Description::Unreadable => self.ignore(),
         }
     }
 
-    fn answer(&mut self, answer: &proto::SessionDescription) -> Vec<Action> {
+    fn answer(&mut self, now: Now, answer: &proto::SessionDescription) -> Vec<Action> {
         if self.setup.single {
             return self.ignore();
         }
         match description(answer, "answer") {
-            Description::Good(sdp) => request(Request::Answer { id: answer.id, sdp }),
+            Description::Good(sdp) => {
+                self.charge_sections(now, &sdp);
+                request(Request::Answer { id: answer.id, sdp })
+            }
             Description::Bad | Description::Unreadable => request(Request::BadDescription),
         }
+    }
+
+    fn charge_sections(&mut self, now: Now, sdp: &RemoteDescription) {
+        self.pace.charge(now.mono(), pace::sections_cost(sdp.sections(), sdp.bytes()));
     }
 
     fn trickle(&mut self, trickle: proto::TrickleRequest) -> Vec<Action> {

@@ -10,6 +10,7 @@ use fanlight_base::{Now, TrackSid};
 use fanlight_sfu::input::Target;
 use fanlight_sfu::model::{DisconnectReason, ParticipantInfo, SharedInfo};
 use fanlight_sfu::output::{EchoedRequest, Joined, LeaveAction, RequestReason, Signal};
+use fanlight_transport::negotiate::LocalDescription;
 use livekit_protocol as proto;
 use proto::request_response::Request as Echoed;
 use proto::signal_response::Message as Said;
@@ -22,10 +23,10 @@ impl Session {
                 return vec![Reply::join(self.join(server, now, &joined), joined.others)];
             }
             Signal::Answer { id, sdp, mid_to_track } => {
-                Said::Answer(description("answer", id, sdp, mid_to_track))
+                Said::Answer(description("answer", id, &sdp, mid_to_track))
             }
             Signal::Offer { id, sdp, mid_to_track } => {
-                Said::Offer(description("offer", id, sdp, mid_to_track))
+                Said::Offer(description("offer", id, &sdp, mid_to_track))
             }
             Signal::Trickle { target, candidate, last } => Said::Trickle(trickle(target, &candidate, last)),
             Signal::Participants(infos) => return updates(infos),
@@ -187,12 +188,12 @@ fn updates(infos: Vec<SharedInfo>) -> Vec<Reply> {
 fn description(
     kind: &str,
     id: u32,
-    sdp: String,
+    sdp: &LocalDescription,
     mid_to_track: Vec<(String, TrackSid)>,
 ) -> proto::SessionDescription {
     proto::SessionDescription {
         r#type: kind.to_owned(),
-        sdp,
+        sdp: sdp.to_string(),
         id,
         mid_to_track_id: mid_to_track.into_iter().map(|(mid, track)| (mid, text(&track))).collect(),
     }

@@ -12,10 +12,9 @@ use crate::room::Room;
 use crate::timers::Timer;
 use fanlight_base::{PeerKey, Redacted, TrackSid};
 use fanlight_transport::negotiate::{
-    Answerer, AnswererConfig, Codec, EnabledCodecs, LocalParameters, Mode, OfferedTrack, Offerer,
-    OffererConfig, Origin, PublishDecision, PublishedSection, RemoteTransport,
+    Answerer, AnswererConfig, Codec, EnabledCodecs, LocalParameters, Mode, NegotiateError, OfferedTrack,
+    Offerer, OffererConfig, Origin, PublishDecision, PublishedSection, RemoteDescription,
 };
-use fanlight_transport::sdp::SessionDescription;
 use fanlight_transport::{DtlsRole, Reliability, RemoteSet, Transport, TransportConfig};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -179,8 +178,8 @@ impl Room {
     }
 
     /// Takes the client's transport parameters; whether they could be used.
-    fn take_remote(&mut self, ctx: &mut Ctx<'_>, id: TransportId, sdp: &SessionDescription) -> bool {
-        let Ok(remote) = RemoteTransport::read(sdp) else { return false };
+    fn take_remote(&mut self, ctx: &mut Ctx<'_>, id: TransportId, sdp: &RemoteDescription) -> bool {
+        let remote = sdp.transport();
         let owner = self.owner(id);
         let (Some(transport), Some(link)) = (self.transports.get_mut(id), self.links.get_mut(&id)) else {
             return false;
@@ -207,17 +206,7 @@ impl Room {
     }
 
     /// An offer for the publisher connection.
-    pub(crate) fn handle_offer(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        key: PeerKey,
-        id: u32,
-        sdp: &SessionDescription,
-    ) {
-        if RemoteTransport::read(sdp).is_err() {
-            self.mismatch(ctx, key, "offer without ICE or fingerprint");
-            return;
-        }
+    pub(crate) fn handle_offer(&mut self, ctx: &mut Ctx<'_>, key: PeerKey, id: u32, sdp: &RemoteDescription) {
         self.make_publisher(ctx, key);
         let side = self.peers.get(&key).and_then(|peer| peer.publisher.as_ref());
         let Some(transport) = side.map(|side| side.transport) else { return };
@@ -237,14 +226,14 @@ impl Room {
         };
         let answer = match side.answerer.answer(sdp, &mut decide, &local) {
             Ok(answer) => answer,
-            Err(_) => {
-                self.mismatch(ctx, key, "offer that cannot be answered");
+            Err(error) => {
+                self.mismatch(ctx, key, why_unanswered(&error));
                 return;
             }
         };
         side.sections = answer.published;
         let mid_to_track = by_mid(side.answerer.mid_to_track_id());
-        self.signal(ctx, key, Signal::Answer { id, sdp: answer.sdp, mid_to_track });
+        self.signal(ctx, key, Signal::Answer { id, sdp: Box::new(answer.sdp), mid_to_track });
         self.trickle_ours(ctx, transport);
         self.bind_published(ctx, key);
         for section in &answer.subscribed {
@@ -259,7 +248,7 @@ impl Room {
         ctx: &mut Ctx<'_>,
         key: PeerKey,
         id: u32,
-        sdp: &SessionDescription,
+        sdp: &RemoteDescription,
     ) {
         let Some(peer) = self.peers.get(&key) else { return };
         let Some(side) = peer.subscriber.as_ref() else {
@@ -277,7 +266,7 @@ impl Room {
             return;
         }
         if !self.take_remote(ctx, transport, sdp) {
-            self.mismatch(ctx, key, "answer without ICE or with another fingerprint");
+            self.mismatch(ctx, key, "answer with another fingerprint");
             return;
         }
         let side = self.peers.get_mut(&key).and_then(|peer| peer.subscriber.as_mut());
@@ -350,7 +339,7 @@ impl Room {
         let Some(local) = self.local_parameters(ctx, transport) else { return };
         let side = self.peers.get_mut(&key).and_then(|peer| peer.subscriber.as_mut());
         let Some(side) = side else { return };
-        let Ok(sdp) = side.offerer.offer(&local) else { return };
+        let Ok(sdp) = side.offerer.offer(&local).map(Box::new) else { return };
         side.offer_id = side.offer_id.wrapping_add(1).max(1);
         side.offered = true;
         let (id, mid_to_track) = (side.offer_id, by_mid(side.offerer.mid_to_track_id()));
@@ -365,6 +354,17 @@ impl Room {
             self.refuse(ctx, key, "negotiation", "NEGOTIATION_TIMEOUT 15 s");
             self.end_peer(ctx, key, DisconnectReason::StateMismatch, LeaveAction::Reconnect);
         }
+    }
+}
+
+/// Why an offer is not answered, for the record.
+const fn why_unanswered(error: &NegotiateError) -> &'static str {
+    match error {
+        NegotiateError::TooManyOffered { .. } => {
+            "offer with more m-lines than OFFERED_SECTIONS_MAX 150 and those that were asked for"
+        }
+        NegotiateError::SectionsMissing { .. } => "offer with fewer m-lines than the one before",
+        _ => "offer that cannot be answered",
     }
 }
 

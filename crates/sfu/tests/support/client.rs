@@ -7,6 +7,7 @@ use fanlight_events::Kind;
 use fanlight_sfu::input::{Layout, Request, Target};
 use fanlight_sfu::output::Signal;
 use fanlight_transport::ClockAnchor;
+use fanlight_transport::negotiate::RemoteDescription;
 use fanlight_transport::sdp::SessionDescription;
 use std::net::SocketAddr;
 use str0m::rtp::RtpPacket;
@@ -64,7 +65,7 @@ impl Client {
     }
 
     /// The next offer on the publisher connection.
-    pub fn offer(&mut self, now: Now) -> SessionDescription {
+    pub fn offer(&mut self, now: Now) -> RemoteDescription {
         let mut publisher = self.publisher.take().unwrap_or_else(|| {
             let mut lower = self.lower(now, Target::Publisher);
             lower.open_channel("_reliable", true);
@@ -81,12 +82,12 @@ impl Client {
     pub fn hear(&mut self, now: Now, signal: &Signal) -> Vec<Request> {
         match signal {
             Signal::Answer { sdp, .. } => {
-                let answer = SessionDescription::parse(sdp).expect("an answer");
+                let answer = SessionDescription::parse(&sdp.to_string()).expect("an answer");
                 self.publisher.as_mut().expect("it offered").set_remote(&answer);
                 Vec::new()
             }
             Signal::Offer { id, sdp, .. } => {
-                let offer = SessionDescription::parse(sdp).expect("an offer");
+                let offer = SessionDescription::parse(&sdp.to_string()).expect("an offer");
                 let mut lower = self.subscriber.take().unwrap_or_else(|| self.lower(now, Target::Subscriber));
                 lower.set_remote(&offer);
                 let sdp = Box::new(sdp::answer(&lower.parameters(), &offer));

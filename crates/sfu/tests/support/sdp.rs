@@ -3,6 +3,7 @@
 use super::client::Section;
 use fanlight_events::Kind;
 use fanlight_transport::RemoteParameters;
+use fanlight_transport::negotiate::RemoteDescription;
 use fanlight_transport::sdp::{MediaKind, SessionDescription};
 use std::fmt::Write;
 
@@ -34,7 +35,7 @@ fn transport_lines(text: &mut String, transport: &RemoteParameters, setup: &str,
 }
 
 /// An offer: the data channels on mid 0, then the sections.
-pub fn offer(transport: &RemoteParameters, sections: &[Section]) -> SessionDescription {
+pub fn offer(transport: &RemoteParameters, sections: &[Section]) -> RemoteDescription {
     let mut text = session(sections.len() + 1);
     text.push_str("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n");
     transport_lines(&mut text, transport, "actpass", "0");
@@ -65,11 +66,11 @@ pub fn offer(transport: &RemoteParameters, sections: &[Section]) -> SessionDescr
         }
         let _ = write!(text, "a=simulcast:send {}\r\n", section.rids.join(";"));
     }
-    SessionDescription::parse(&text).expect("an offer")
+    RemoteDescription::parse(&text).expect("an offer")
 }
 
 /// An answer that takes everything offered.
-pub fn answer(transport: &RemoteParameters, offer: &SessionDescription) -> SessionDescription {
+pub fn answer(transport: &RemoteParameters, offer: &SessionDescription) -> RemoteDescription {
     let mut text = session(offer.sections().len());
     for section in offer.sections() {
         let formats: Vec<&str> = section.formats().collect();
@@ -87,5 +88,5 @@ pub fn answer(transport: &RemoteParameters, offer: &SessionDescription) -> Sessi
             }
         }
     }
-    SessionDescription::parse(&text).expect("an answer")
+    RemoteDescription::parse(&text).expect("an answer")
 }

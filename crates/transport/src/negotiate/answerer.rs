@@ -4,12 +4,14 @@ use super::answer_section::{Known, RtpAnswer};
 use super::codec::{Codec, EnabledCodecs};
 use super::error::NegotiateError;
 use super::parameters::{DataSection, LocalParameters, Origin, role_for_offer};
+use super::remote::{Body, RemoteDescription, RemoteSection};
 use super::section::{NegotiatedSection, PublishedSection, TrackBinding};
-use super::slots::{Place, SectionsRequirement, Slot, Waiting};
-use super::write::{RtpPart, SessionPart, Writer, setup_of};
+use super::slots::{OFFERED_SECTIONS_MAX, Place, SectionsRequirement, Slot, Waiting};
+use super::write::{LocalDescription, LocalMedia, LocalSection, setup_of};
 use crate::DtlsRole;
-use crate::sdp::{MediaKind, MediaSection, SessionDescription};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::sdp::MediaKind;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// How the client's connections are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -79,7 +81,7 @@ pub struct PublishDecision {
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The description to send.
-    pub sdp: String,
+    pub sdp: LocalDescription,
     /// Our DTLS role.
     pub dtls_role: DtlsRole,
     /// Sections on which the client sends or has sent, in order.
@@ -126,24 +128,24 @@ impl Answerer {
     /// Answers an offer.
     ///
     /// `decide` is asked for each section on which the client sends; `None` keeps what it said before, at first the
-    /// client's own order and format parameters. Read [`super::RemoteTransport`] first: it refuses descriptions
-    /// without ICE or fingerprint, and an ICE restart changes `local`.
+    /// client's own order and format parameters. Give [`RemoteDescription::transport`] to the transport first: an ICE restart
+    /// changes `local`.
     ///
     /// # Errors
     /// [`NegotiateError`]; nothing has changed then.
     pub fn answer(
         &mut self,
-        offer: &SessionDescription,
+        offer: &RemoteDescription,
         decide: &mut dyn FnMut(&OfferedTrack<'_>) -> Option<PublishDecision>,
         local: &LocalParameters,
     ) -> Result<Answer, NegotiateError> {
-        check(offer, self.sections.len())?;
+        self.check(offer)?;
         let added = self.adopt(offer, decide);
         let reuse = !self.config.no_section_reuse;
         self.waiting.assign(places(&mut self.sections), reuse);
-        let role = *self.role.get_or_insert_with(|| role_for_offer(offer));
+        let role = *self.role.get_or_insert_with(|| role_for_offer(offer.transport().parameters.setup));
         let fates = self.fates(offer);
-        let sdp = self.render(offer, &fates, role, local);
+        let sdp = self.describe(offer, &fates, role, local);
         let answer = self.outcome(offer, fates, sdp, role);
         self.waiting.answered(places(&mut self.sections), added, reuse);
         Ok(answer)
@@ -194,6 +196,19 @@ impl Answerer {
         self.sections.iter().filter_map(bound).collect()
     }
 
+    /// What has to hold before anything changes.
+    fn check(&self, offer: &RemoteDescription) -> Result<(), NegotiateError> {
+        let (known, found) = (self.sections.len(), offer.sections.len());
+        if found < known {
+            return Err(NegotiateError::SectionsMissing { known, found });
+        }
+        let allowed = OFFERED_SECTIONS_MAX.saturating_add(self.waiting.asked_for());
+        if found > allowed {
+            return Err(NegotiateError::TooManyOffered { found, allowed });
+        }
+        Ok(())
+    }
+
     fn bound(&self, track_id: &str) -> Option<&Section> {
         self.sections.iter().find(|section| section.is_bound_to(track_id))
     }
@@ -201,26 +216,26 @@ impl Answerer {
     /// Takes over the offer's m-lines; returns how many receiving ones are new.
     fn adopt(
         &mut self,
-        offer: &SessionDescription,
+        offer: &RemoteDescription,
         decide: &mut dyn FnMut(&OfferedTrack<'_>) -> Option<PublishDecision>,
     ) -> SectionsRequirement {
         let mut added = SectionsRequirement::default();
-        for (index, offered) in offer.sections().enumerate() {
-            let mid = offered.mid().unwrap_or_default();
+        for (index, offered) in offer.sections.iter().enumerate() {
             if index >= self.sections.len() {
-                self.sections.push(Section::new(mid, offered.kind()));
+                self.sections.push(Section::new(&offered.mid, offered.kind));
             }
             let Some(section) = self.sections.get_mut(index) else { continue };
             let was_receiving = section.slot.receives;
             // An ended m-line may come back as another one (RFC 8829 §5.2.2).
-            if section.mid != mid || section.kind != offered.kind() || offered.is_rejected() {
-                let binding = std::mem::replace(section, Section::new(mid, offered.kind())).slot.binding;
+            if section.mid != offered.mid || section.kind != offered.kind || offered.rejected {
+                let fresh = Section::new(&offered.mid, offered.kind);
+                let binding = std::mem::replace(section, fresh).slot.binding;
                 binding.into_iter().for_each(|binding| self.waiting.displaced(binding));
             }
-            if offered.is_rejected() {
+            if offered.rejected {
                 continue;
             }
-            let direction = offered.direction();
+            let direction = offered.direction;
             section.slot.receives = direction.receives() && self.config.mode == Mode::Single;
             if !section.slot.receives {
                 section.slot.binding.take().into_iter().for_each(|binding| self.waiting.displaced(binding));
@@ -234,12 +249,12 @@ impl Answerer {
             }
             if direction.sends() && matches!(section.kind, MediaKind::Audio | MediaKind::Video) {
                 section.published = true;
-                let msid = offered.msid();
+                let media = offered.media();
                 let track = OfferedTrack {
-                    mid,
+                    mid: &offered.mid,
                     kind: section.kind,
-                    stream_id: msid.map(|msid| msid.stream),
-                    track_id: msid.and_then(|msid| msid.track),
+                    stream_id: media.and_then(|media| media.stream_id.as_deref()),
+                    track_id: media.and_then(|media| media.track_id.as_deref()),
                 };
                 section.decision = decide(&track).or(section.decision);
             }
@@ -247,33 +262,28 @@ impl Answerer {
         added
     }
 
-    fn fates(&mut self, offer: &SessionDescription) -> Vec<Fate> {
-        let bundle = offer.bundle();
-        let mixed_extmap = offer.allows_mixed_extmap();
+    fn fates(&mut self, offer: &RemoteDescription) -> Vec<Fate> {
         let (mut first, mut data_seen) = (true, false);
         let mut fates = Vec::with_capacity(self.sections.len());
-        for (offered, section) in offer.sections().zip(&mut self.sections) {
-            let bundled = match &bundle {
-                Some(mids) => offered.mid().is_some_and(|mid| mids.contains(&mid)),
-                // Without BUNDLE every m-line wants its own transport, and there is one.
-                None => first,
-            };
+        for (offered, section) in offer.sections.iter().zip(&mut self.sections) {
+            // Without BUNDLE every m-line wants its own transport, and there is one.
+            let bundled = if offer.bundle { offered.bundled } else { first };
             let known = Known {
                 config: &self.config,
                 published: section.published,
                 decision: section.decision,
                 slot: &section.slot,
-                mixed_extmap,
+                mixed_extmap: offer.mixed_extmap,
             };
-            let fate = if offered.is_rejected() || !bundled {
-                Fate::Rejected
-            } else if is_data(&offered) && !data_seen {
-                data_seen = true;
-                Fate::Data(DataSection::read(&offered))
-            } else if is_rtp(&offered) {
-                RtpAnswer::new(&offered, known).map_or(Fate::Rejected, |answer| Fate::Rtp(Box::new(answer)))
-            } else {
-                Fate::Rejected
+            let fate = match &offered.body {
+                _ if offered.rejected || !bundled => Fate::Rejected,
+                Body::Data(data) if !data_seen => {
+                    data_seen = true;
+                    Fate::Data(*data)
+                }
+                Body::Rtp(media) => RtpAnswer::new(offered, media, known)
+                    .map_or(Fate::Rejected, |answer| Fate::Rtp(Box::new(answer))),
+                Body::Data(_) | Body::Other => Fate::Rejected,
             };
             if matches!(fate, Fate::Rejected) {
                 section.slot.receives = false;
@@ -286,55 +296,58 @@ impl Answerer {
         fates
     }
 
-    fn render(
+    fn describe(
         &mut self,
-        offer: &SessionDescription,
+        offer: &RemoteDescription,
         fates: &[Fate],
         role: DtlsRole,
         local: &LocalParameters,
-    ) -> String {
-        let taken = self.sections.iter().zip(fates).filter(|(_, fate)| !matches!(fate, Fate::Rejected));
-        let bundle: Vec<&str> = taken.map(|(section, _)| section.mid.as_str()).collect();
-        let part = SessionPart {
-            origin: self.origin.next(),
-            mixed_extmap: offer.allows_mixed_extmap(),
-            bundle: if offer.bundle().is_some() { &bundle } else { &[] },
-        };
-        let mut writer = Writer::new(local, setup_of(role), &part);
-        for ((offered, section), fate) in offer.sections().zip(&self.sections).zip(fates) {
+    ) -> LocalDescription {
+        let described = |((offered, section), fate): ((&RemoteSection, &Section), &Fate)| {
+            let (protocol, mid) = (offered.line.protocol.clone(), section.mid.clone());
             match fate {
-                Fate::Rejected => {
-                    let format = offered.formats().next().unwrap_or("0");
-                    writer.rejected(offered.media(), offered.protocol(), format, &section.mid);
-                }
-                Fate::Data(_) => writer.data(offered.protocol(), &section.mid),
-                Fate::Rtp(answer) => writer.rtp(&RtpPart {
+                Fate::Rejected => LocalSection::Rejected { line: offered.line.clone(), mid },
+                Fate::Data(_) => LocalSection::Data { protocol, mid },
+                Fate::Rtp(answer) => LocalSection::Rtp(Box::new(LocalMedia {
                     kind: section.kind,
-                    protocol: offered.protocol(),
-                    mid: &section.mid,
-                    codecs: &answer.codecs,
+                    protocol,
+                    mid,
+                    codecs: Arc::clone(&answer.codecs),
                     rtx_interleaved: false,
                     extensions: answer.extensions,
-                    binding: section.slot.binding.as_ref(),
-                    rids: &answer.rids,
-                    simulcast: &answer.simulcast,
+                    binding: section.slot.binding.clone(),
+                    rids: answer.rids.clone(),
+                    simulcast: answer.simulcast.clone(),
                     direction: answer.direction,
-                }),
+                })),
             }
+        };
+        LocalDescription {
+            local: local.clone(),
+            setup: setup_of(role),
+            origin: self.origin.next(),
+            mixed_extmap: offer.mixed_extmap,
+            bundle: offer.bundle,
+            sections: offer.sections.iter().zip(&self.sections).zip(fates).map(described).collect(),
         }
-        writer.finish()
     }
 
-    fn outcome(&self, offer: &SessionDescription, fates: Vec<Fate>, sdp: String, role: DtlsRole) -> Answer {
+    fn outcome(
+        &self,
+        offer: &RemoteDescription,
+        fates: Vec<Fate>,
+        sdp: LocalDescription,
+        role: DtlsRole,
+    ) -> Answer {
         let mut answer =
             Answer { sdp, dtls_role: role, published: Vec::new(), subscribed: Vec::new(), data: None };
-        for ((offered, section), fate) in offer.sections().zip(&self.sections).zip(fates) {
+        for ((offered, section), fate) in offer.sections.iter().zip(&self.sections).zip(fates) {
             match fate {
                 Fate::Rejected => {}
                 Fate::Data(data) => answer.data = Some(data),
                 Fate::Rtp(rtp) => {
                     if section.published {
-                        answer.published.push(rtp.published(&offered, &section.mid));
+                        answer.published.extend(offered.media().map(|media| rtp.published(offered, media)));
                     }
                     if let Some(binding) = &section.slot.binding {
                         answer.subscribed.push(NegotiatedSection {
@@ -363,34 +376,4 @@ impl Section {
 
 fn places(sections: &mut [Section]) -> impl Iterator<Item = Place<'_>> {
     sections.iter_mut().map(|section| (section.kind, &mut section.slot))
-}
-
-fn is_rtp(section: &MediaSection<'_>) -> bool {
-    matches!(section.kind(), MediaKind::Audio | MediaKind::Video)
-        && (section.protocol().ends_with("TLS/RTP/SAVPF") || section.protocol() == "RTP/SAVPF")
-}
-
-fn is_data(section: &MediaSection<'_>) -> bool {
-    section.kind() == MediaKind::Application
-        && section.protocol().ends_with("DTLS/SCTP")
-        && section.formats().any(|format| format == "webrtc-datachannel")
-}
-
-/// What has to hold before anything changes.
-fn check(offer: &SessionDescription, known: usize) -> Result<(), NegotiateError> {
-    let found = offer.sections().len();
-    if found == 0 {
-        return Err(NegotiateError::NoSections);
-    }
-    if found < known {
-        return Err(NegotiateError::SectionsMissing { known, found });
-    }
-    let mut mids = BTreeSet::new();
-    for section in offer.sections().filter(|section| !section.is_rejected()) {
-        let mid = section.mid().ok_or(NegotiateError::NoMid { index: section.index() })?;
-        if !mids.insert(mid) {
-            return Err(NegotiateError::DuplicateMid { mid: mid.to_owned() });
-        }
-    }
-    Ok(())
 }

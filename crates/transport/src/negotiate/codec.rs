@@ -1,6 +1,8 @@
 //! Codecs: which are taken, which are offered, and how a payload type is recognised.
 
+use super::remote::RemoteCodec;
 use crate::sdp::{Feedback, MediaKind, PayloadFormat};
+use std::sync::Arc;
 
 /// A codec of the field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,7 +92,8 @@ impl Codec {
         }
     }
 
-    fn of(kind: MediaKind, format: &PayloadFormat<'_>) -> Option<Self> {
+    /// The codec of a payload type.
+    pub(super) fn of(kind: MediaKind, format: &PayloadFormat<'_>) -> Option<Self> {
         Self::ALL.into_iter().find(|codec| {
             codec.kind() == kind
                 && codec.name().eq_ignore_ascii_case(format.name)
@@ -148,69 +151,54 @@ pub(super) enum Use {
 }
 
 /// A payload type we take, with its RTX.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Accepted<'a> {
-    pub(super) codec: Codec,
-    pub(super) format: PayloadFormat<'a>,
+    pub(super) offered: &'a RemoteCodec,
     pub(super) rtx_payload_type: Option<u8>,
 }
 
 /// The payload types of a section that we take, in its order, without the RTX ones.
-pub(super) fn accept<'a>(
-    kind: MediaKind,
-    formats: &[PayloadFormat<'a>],
-    enabled: &EnabledCodecs,
-    used: Use,
-) -> Vec<Accepted<'a>> {
-    let mut accepted: Vec<Accepted<'a>> = formats
+pub(super) fn accept<'a>(codecs: &'a [RemoteCodec], enabled: &EnabledCodecs, used: Use) -> Vec<Accepted<'a>> {
+    let is_taken = |entry: &RemoteCodec| match (entry.codec, used) {
+        // Around what is not taken, RED says nothing.
+        (Codec::Red, _) if !enabled.contains(Codec::Opus) => false,
+        (codec, Use::Published) => entry.profile.from_publishers && enabled.contains(codec),
+        (codec, Use::Subscribed) => entry.profile.to_subscribers && enabled.contains(codec),
+    };
+    codecs
         .iter()
-        .filter_map(|format| {
-            let codec = Codec::of(kind, format).filter(|codec| enabled.contains(*codec))?;
-            profile_is_taken(codec, format, used).then(|| Accepted {
-                codec,
-                format: format.clone(),
-                rtx_payload_type: None,
-            })
-        })
-        .collect();
-    for rtx in formats.iter().filter(|format| format.name.eq_ignore_ascii_case("rtx")) {
-        let primary = rtx.parameter("apt").and_then(|payload_type| payload_type.parse::<u8>().ok());
-        let found = accepted.iter_mut().find(|entry| Some(entry.format.payload_type) == primary);
-        if let Some(entry) = found {
-            entry.rtx_payload_type.get_or_insert(rtx.payload_type);
-        }
-    }
-    // RED without the Opus it wraps says nothing.
-    let opus: Vec<u8> = payload_types(&accepted, Codec::Opus);
-    accepted.retain(|entry| entry.codec != Codec::Red || red_wraps(entry.format.fmtp, &opus));
-    accepted
+        .filter(|entry| is_taken(entry))
+        .map(|offered| Accepted { offered, rtx_payload_type: offered.rtx_payload_type })
+        .collect()
 }
 
-fn payload_types(accepted: &[Accepted<'_>], codec: Codec) -> Vec<u8> {
-    accepted.iter().filter(|entry| entry.codec == codec).map(|entry| entry.format.payload_type).collect()
-}
-
-fn red_wraps(fmtp: &str, opus: &[u8]) -> bool {
-    let mut blocks = fmtp.split('/').map(|block| block.trim().parse::<u8>().ok()).peekable();
-    blocks.peek().is_some() && blocks.all(|block| block.is_some_and(|block| opus.contains(&block)))
+/// Which way media of a format may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Profile {
+    pub(super) from_publishers: bool,
+    pub(super) to_subscribers: bool,
 }
 
 /// H.264 baseline both ways, high from publishers only; VP9 profile 0, for subscribers 1 too; AV1 main (recorded).
-fn profile_is_taken(codec: Codec, format: &PayloadFormat<'_>, used: Use) -> bool {
-    match codec {
-        Codec::H264 => match h264_profile(format.fmtp) {
-            0x42 => true,
-            0x64 => used == Use::Published,
-            _ => false,
+pub(super) fn profile(codec: Codec, fmtp: &str) -> Profile {
+    let (from_publishers, to_subscribers) = match codec {
+        Codec::H264 => match h264_profile(fmtp) {
+            0x42 => (true, true),
+            0x64 => (true, false),
+            _ => (false, false),
         },
-        Codec::Vp9 => match format.parameter("profile-id").unwrap_or("0") {
-            "0" => true,
-            "1" => used == Use::Subscribed,
-            _ => false,
+        Codec::Vp9 => match parameter(fmtp, "profile-id").unwrap_or("0") {
+            "0" => (true, true),
+            "1" => (false, true),
+            _ => (false, false),
         },
-        Codec::Av1 => format.parameter("profile").unwrap_or("0") == "0",
-        _ => true,
-    }
+        Codec::Av1 => {
+            let main = parameter(fmtp, "profile").unwrap_or("0") == "0";
+            (main, main)
+        }
+        _ => (true, true),
+    };
+    Profile { from_publishers, to_subscribers }
 }
 
 /// `profile_idc` of `profile-level-id`; baseline when missing (RFC 6184 §8.1).
@@ -264,7 +252,7 @@ pub(super) struct OwnCodec {
     pub(super) codec: Codec,
     pub(super) payload_type: u8,
     pub(super) rtx_payload_type: Option<u8>,
-    pub(super) fmtp: String,
+    pub(super) fmtp: Arc<str>,
     pub(super) feedback: Feedback,
 }
 
@@ -301,7 +289,7 @@ pub(super) fn own(kind: MediaKind, enabled: &EnabledCodecs, red: bool, send_side
             codec: *codec,
             payload_type: *payload_type,
             rtx_payload_type: (kind == MediaKind::Video).then(|| payload_type.saturating_add(1)),
-            fmtp: (*fmtp).to_owned(),
+            fmtp: (*fmtp).into(),
             feedback: match codec.kind() {
                 MediaKind::Video => video,
                 _ => Feedback { nack: audio_nack(*codec, red), ..Feedback::default() },

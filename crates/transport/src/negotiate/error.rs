@@ -1,5 +1,7 @@
 //! Why a description cannot be used.
 
+use super::remote::MID_BYTES_MAX;
+use super::slots::OFFERED_SECTIONS_MAX;
 use crate::sdp::SECTIONS_MAX;
 
 /// Why a description that parses cannot be used here. LiveKit answers all of these with a full reconnect
@@ -16,7 +18,7 @@ pub enum NegotiateError {
     #[error("description has no m-line")]
     NoSections,
     /// An m-line without mid: with BUNDLE nothing else names it.
-    #[error("m-line {index} has no mid")]
+    #[error("m-line {index} has no mid of at most {MID_BYTES_MAX} bytes")]
     NoMid {
         /// Position of the m-line, from 0.
         index: usize,
@@ -26,6 +28,16 @@ pub enum NegotiateError {
     DuplicateMid {
         /// The mid.
         mid: String,
+    },
+    /// More m-lines than a client may add by itself.
+    #[error(
+        "offer has {found} m-lines; {OFFERED_SECTIONS_MAX} and those that the client was asked for make at most {allowed}"
+    )]
+    TooManyOffered {
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        allowed: usize,
     },
     /// Fewer m-lines than before (RFC 3264 §8 forbids it).
     #[error("description has {found} m-lines after {known}")]

@@ -1,6 +1,7 @@
 //! RTP header extensions: what is negotiated where, and under which ids.
 
-use crate::sdp::{MediaKind, MediaSection};
+use super::remote::RemoteExtension;
+use crate::sdp::MediaKind;
 use fanlight_rtp::{ExtensionKind, ExtensionMap};
 
 /// Who sends RTP on the section.
@@ -34,18 +35,18 @@ fn is_accepted(flow: Flow, media: MediaKind, kind: ExtensionKind) -> bool {
 }
 
 /// The extensions of an offered section that we accept.
-pub(super) fn accept(section: &MediaSection<'_>, flow: Flow, mixed: bool) -> ExtensionMap {
+pub(super) fn accept(offered: &[RemoteExtension], media: MediaKind, flow: Flow, mixed: bool) -> ExtensionMap {
     // Ids above 14 need the two-byte form, which both sides must have agreed to mix (RFC 8285 §6).
     let id_max = if mixed { u8::MAX } else { 14 };
     let mut accepted = ExtensionMap::new();
-    for extension in section.extensions() {
+    for extension in offered {
         let usable = extension.direction.is_none_or(|direction| match flow {
             Flow::ToClientSingle => direction.receives(),
             Flow::FromClientDual | Flow::FromClientSingle => direction.sends(),
         });
         // Id 15 ends a header in the one-byte form.
         if usable && extension.id <= id_max && extension.id != 15 {
-            add(&mut accepted, extension.uri, extension.id, |kind| is_accepted(flow, section.kind(), kind));
+            add(&mut accepted, extension, |kind| is_accepted(flow, media, kind));
         }
     }
     accepted
@@ -66,64 +67,60 @@ pub(super) fn own(media: MediaKind, send_side_bwe: bool) -> ExtensionMap {
 }
 
 /// What of our offer the client's answer keeps.
-pub(super) fn kept(offered: &ExtensionMap, section: &MediaSection<'_>) -> ExtensionMap {
+pub(super) fn kept(offered: &ExtensionMap, answered: &[RemoteExtension]) -> ExtensionMap {
     let mut kept = ExtensionMap::new();
-    for extension in section.extensions() {
-        add(&mut kept, extension.uri, extension.id, |kind| offered.id(kind) == Some(extension.id));
+    for extension in answered {
+        add(&mut kept, extension, |kind| offered.id(kind) == Some(extension.id));
     }
     kept
 }
 
 /// The first mention of an extension counts; a second use of its id is ignored.
-fn add(map: &mut ExtensionMap, uri: &str, id: u8, wanted: impl Fn(ExtensionKind) -> bool) {
-    let kind = ExtensionKind::from_uri(uri).filter(|kind| wanted(*kind) && map.id(*kind).is_none());
-    if let Some(kind) = kind {
-        let _ = map.set(id, kind);
+fn add(map: &mut ExtensionMap, extension: &RemoteExtension, wanted: impl Fn(ExtensionKind) -> bool) {
+    if wanted(extension.kind) && map.id(extension.kind).is_none() {
+        let _ = map.set(extension.id, extension.kind);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sdp::SessionDescription;
+    use crate::sdp::Direction;
 
     fn pairs(map: &ExtensionMap) -> Vec<(u8, ExtensionKind)> {
         map.iter().collect()
     }
 
-    fn video(lines: &[(&str, ExtensionKind)]) -> SessionDescription {
-        let lines: String =
-            lines.iter().map(|(id, kind)| format!("a=extmap:{id} {}\r\n", kind.uri())).collect();
-        SessionDescription::parse(&format!("v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n{lines}")).unwrap()
+    fn line(id: u8, kind: ExtensionKind) -> RemoteExtension {
+        RemoteExtension { id, direction: None, kind }
     }
 
     #[test]
     fn directions_and_large_ids_are_respected() {
-        let description = video(&[
-            ("1/sendonly", ExtensionKind::Mid),
-            ("2/recvonly", ExtensionKind::Rid),
-            ("16", ExtensionKind::TransportCc),
-            ("15", ExtensionKind::DependencyDescriptor),
-        ]);
-        let section = description.sections().next().unwrap();
-        let published = accept(&section, Flow::FromClientDual, false);
+        let towards = |id, direction, kind| RemoteExtension { direction: Some(direction), ..line(id, kind) };
+        let offered = [
+            towards(1, Direction::SendOnly, ExtensionKind::Mid),
+            towards(2, Direction::RecvOnly, ExtensionKind::Rid),
+            line(16, ExtensionKind::TransportCc),
+            line(15, ExtensionKind::DependencyDescriptor),
+        ];
+        let published = accept(&offered, MediaKind::Video, Flow::FromClientDual, false);
         assert_eq!(pairs(&published), [(1, ExtensionKind::Mid)]);
-        let subscribed = accept(&section, Flow::ToClientSingle, true);
+        let subscribed = accept(&offered, MediaKind::Video, Flow::ToClientSingle, true);
         assert_eq!(pairs(&subscribed), [(2, ExtensionKind::Rid), (16, ExtensionKind::TransportCc)]);
     }
 
     #[test]
     fn an_answer_keeps_only_what_was_offered_under_that_id() {
-        let description = video(&[("3", ExtensionKind::AbsSendTime), ("9", ExtensionKind::AbsCaptureTime)]);
-        let section = description.sections().next().unwrap();
-        assert_eq!(pairs(&kept(&own(MediaKind::Video, false), &section)), [(3, ExtensionKind::AbsSendTime)]);
+        let answered = [line(3, ExtensionKind::AbsSendTime), line(9, ExtensionKind::AbsCaptureTime)];
+        let kept = kept(&own(MediaKind::Video, false), &answered);
+        assert_eq!(pairs(&kept), [(3, ExtensionKind::AbsSendTime)]);
     }
 
     #[test]
     fn the_first_use_of_an_id_counts() {
-        let description =
-            video(&[("3", ExtensionKind::Mid), ("3", ExtensionKind::Rid), ("4", ExtensionKind::Mid)]);
-        let section = description.sections().next().unwrap();
-        assert_eq!(pairs(&accept(&section, Flow::FromClientDual, true)), [(3, ExtensionKind::Mid)]);
+        let offered = [line(3, ExtensionKind::Mid), line(3, ExtensionKind::Rid), line(4, ExtensionKind::Mid)];
+        let accepted = accept(&offered, MediaKind::Video, Flow::FromClientDual, true);
+        assert_eq!(pairs(&accepted), [(3, ExtensionKind::Mid)]);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Answerer, AnswererConfig, Codec, LocalParameters, Mode, Offerer, OffererConfig, Origin, PublishDecision,
-    RemoteTransport, TrackBinding,
+    RemoteDescription, TrackBinding,
 };
 use crate::sdp::{MediaKind, SdpError, SessionDescription};
 use fanlight_base::Redacted;
@@ -12,11 +12,12 @@ pub fn fuzz_sdp(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let Ok(description) = SessionDescription::parse(&text) else { return };
     assert_eq!(description.as_str(), text);
-    let _ = RemoteTransport::read(&description);
     let _ = (description.origin(), description.candidates().count());
     for section in description.sections() {
         let _ = (section.extensions().count(), section.simulcast(), section.max_message_size_bytes());
     }
+    let Ok(description) = RemoteDescription::read(&description) else { return };
+    assert!(description.items() <= description.sections() * SECTION_WALKED_MAX);
     answer(&description, Mode::DualPublisher);
     answer(&description, Mode::Single);
     let mut offerer = Offerer::new(&OffererConfig::default(), ORIGIN);
@@ -30,10 +31,13 @@ pub fn fuzz_sdp(data: &[u8]) {
     }
 }
 
+/// What a section may have to be walked: 128 payload types, and six lists of 64.
+const SECTION_WALKED_MAX: usize = 513;
+
 const ORIGIN: Origin = Origin { session_id: 1, version: 1 };
 
 /// Answers twice with tracks bound; what we write must parse, with as many m-lines as the offer has.
-fn answer(offer: &SessionDescription, mode: Mode) {
+fn answer(offer: &RemoteDescription, mode: Mode) {
     let mut answerer = Answerer::new(AnswererConfig::new(mode), ORIGIN);
     let decision = PublishDecision { requested_codec: Some(Codec::Vp9), red: true, stereo: true, dtx: true };
     for round in 0..2 {
@@ -41,10 +45,13 @@ fn answer(offer: &SessionDescription, mode: Mode) {
             let _ = answerer.bind(binding(kind, round));
         }
         let Ok(answer) = answerer.answer(offer, &mut |_| Some(decision), &local()) else { return };
-        match SessionDescription::parse(&answer.sdp) {
-            Ok(answer) => assert_eq!(answer.sections().len(), offer.sections().len()),
+        match SessionDescription::parse(&answer.sdp.to_string()) {
+            Ok(answer) => assert_eq!(answer.sections().len(), offer.sections()),
             // What we add may push an offer at the limits beyond them.
-            Err(error) => assert!(matches!(error, SdpError::TooLong { .. } | SdpError::LineTooLong { .. })),
+            Err(error) => assert!(matches!(
+                error,
+                SdpError::TooLong { .. } | SdpError::LineTooLong { .. } | SdpError::SectionTooLong { .. }
+            )),
         }
         for section in &answer.subscribed {
             let _ = section.send_parameters(Codec::H264, "packetization-mode=1");

@@ -3,13 +3,15 @@
 use super::codec::{self, EnabledCodecs, OwnCodec};
 use super::error::NegotiateError;
 use super::extension;
-use super::parameters::{DataSection, LocalParameters, Origin};
+use super::parameters::{DataSection, LocalParameters, Origin, role_for_offer};
+use super::remote::{Body, MediaLine, RemoteCodec, RemoteDescription, RemoteExtension, RemoteSection};
 use super::section::{NegotiatedCodec, NegotiatedSection, TrackBinding};
-use super::write::{RtpPart, SessionPart, Writer};
-use crate::sdp::{Direction, Feedback, MediaKind, MediaSection, SECTIONS_MAX, SessionDescription};
+use super::write::{LocalDescription, LocalMedia, LocalSection};
+use crate::sdp::{Direction, Feedback, MediaKind, SECTIONS_MAX};
 use crate::{DtlsRole, Setup};
 use fanlight_rtp::ExtensionMap;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Protocol of our RTP m-lines.
 const RTP_PROTOCOL: &str = "UDP/TLS/RTP/SAVPF";
@@ -177,63 +179,43 @@ impl Offerer {
         self.sections.iter().enumerate().filter_map(bound).collect()
     }
 
-    /// Writes the next offer.
+    /// Makes the next offer.
     ///
     /// # Errors
     /// [`NegotiateError::OfferOutstanding`].
-    pub fn offer(&mut self, local: &LocalParameters) -> Result<String, NegotiateError> {
+    pub fn offer(&mut self, local: &LocalParameters) -> Result<LocalDescription, NegotiateError> {
         if self.outstanding {
             return Err(NegotiateError::OfferOutstanding);
         }
         self.outstanding = true;
         self.dirty = false;
         self.described = self.sections.len();
-        let mids: Vec<String> = (0..self.sections.len()).map(mid_of).collect();
-        let live = self.sections.iter().zip(&mids).filter(|(section, _)| !section.rejected);
-        let bundle: Vec<&str> = std::iter::once("0").chain(live.map(|(_, mid)| mid.as_str())).collect();
-        let part = SessionPart { origin: self.origin.next(), mixed_extmap: true, bundle: &bundle };
-        let mut writer = Writer::new(local, Setup::ActPass, &part);
-        writer.data(DATA_PROTOCOL, "0");
-        for (section, mid) in self.sections.iter_mut().zip(&mids) {
-            let common = if section.kind == MediaKind::Audio { &self.audio } else { &self.video };
-            if section.rejected {
-                let format = common.codecs.first().map_or(0, |codec| codec.payload_type).to_string();
-                let media = if section.kind == MediaKind::Audio { "audio" } else { "video" };
-                writer.rejected(media, RTP_PROTOCOL, &format, mid);
-                continue;
-            }
-            section.offered = section.binding.as_ref().map(|binding| binding.track_id.clone());
-            section.used |= section.offered.is_some();
-            writer.rtp(&RtpPart {
-                kind: section.kind,
-                protocol: RTP_PROTOCOL,
-                mid,
-                codecs: &section.codecs(common),
-                rtx_interleaved: true,
-                extensions: common.extensions,
-                binding: section.binding.as_ref(),
-                rids: &[],
-                simulcast: &[],
-                direction: Direction::new(section.binding.is_some(), true),
-            });
-        }
-        Ok(writer.finish())
+        let data = LocalSection::Data { protocol: DATA_PROTOCOL.to_owned(), mid: "0".to_owned() };
+        let (audio, video) = (&self.audio, &self.video);
+        let sections = self.sections.iter_mut().enumerate();
+        let rtp =
+            sections.map(|(index, section)| section.describe(index, common(audio, video, section.kind)));
+        Ok(LocalDescription {
+            local: local.clone(),
+            setup: Setup::ActPass,
+            origin: self.origin.next(),
+            mixed_extmap: true,
+            bundle: true,
+            sections: std::iter::once(data).chain(rtp).collect(),
+        })
     }
 
     /// Takes the answer to the outstanding offer.
     ///
     /// # Errors
     /// [`NegotiateError`]; the offer stays outstanding then.
-    pub fn handle_answer(&mut self, answer: &SessionDescription) -> Result<Answered, NegotiateError> {
+    pub fn handle_answer(&mut self, answer: &RemoteDescription) -> Result<Answered, NegotiateError> {
         if !self.outstanding {
             return Err(NegotiateError::NoOffer);
         }
         self.check(answer)?;
         self.outstanding = false;
-        let role = *self.role.get_or_insert(match answer.setup() {
-            Some(Setup::Passive) => DtlsRole::Active,
-            _ => DtlsRole::Passive,
-        });
+        let role = *self.role.get_or_insert(role_for_offer(answer.transport().parameters.setup));
         let mut answered = Answered {
             dtls_role: role,
             sections: Vec::new(),
@@ -241,24 +223,24 @@ impl Offerer {
             data: None,
             offer_needed: false,
         };
-        for (index, answer) in answer.sections().enumerate() {
-            match index.checked_sub(1) {
-                None if answer.is_rejected() => {}
-                None => answered.data = Some(DataSection::read(&answer)),
-                Some(index) => self.take(index, &answer, &mut answered),
+        for (index, answer) in answer.sections.iter().enumerate() {
+            match (index.checked_sub(1), &answer.body) {
+                (None, Body::Data(data)) => answered.data = Some(*data),
+                (None, _) => {}
+                (Some(index), _) => self.take(index, answer, &mut answered),
             }
         }
         answered.offer_needed = self.dirty;
         Ok(answered)
     }
 
-    fn take(&mut self, index: usize, answer: &MediaSection<'_>, answered: &mut Answered) {
+    fn take(&mut self, index: usize, answer: &RemoteSection, answered: &mut Answered) {
         let Some(section) = self.sections.get_mut(index) else { return };
         let offered = section.offered.clone();
         let codecs = section.answered_codecs(common(&self.audio, &self.video, section.kind), answer);
-        let received = offered.is_some() && answer.direction().receives();
-        if answer.is_rejected() || (received && codecs.is_empty()) {
-            section.rejected |= answer.is_rejected();
+        let received = offered.is_some() && answer.direction.receives();
+        if answer.rejected || (received && codecs.is_empty()) {
+            section.rejected |= answer.rejected;
             answered.refused.extend(offered.is_some().then(|| mid_of(index)));
             if section.rejected {
                 section.binding = None;
@@ -285,27 +267,26 @@ impl Offerer {
             answered.sections.push(NegotiatedSection {
                 mid: mid_of(index),
                 binding: binding.clone(),
-                codecs,
-                extensions: extension::kept(&common.extensions, answer),
+                codecs: codecs.into(),
+                extensions: extension::kept(&common.extensions, extensions(answer)),
             });
         }
     }
 
     /// The answer has the offer's m-lines in order; sections made since the offer are not among them.
-    fn check(&self, answer: &SessionDescription) -> Result<(), NegotiateError> {
-        let (found, known) = (answer.sections().len(), self.described.saturating_add(1));
+    fn check(&self, answer: &RemoteDescription) -> Result<(), NegotiateError> {
+        let (found, known) = (answer.sections.len(), self.described.saturating_add(1));
         if found < known {
             return Err(NegotiateError::SectionsMissing { known, found });
         }
-        for (index, answer) in answer.sections().enumerate() {
+        for (index, answer) in answer.sections.iter().enumerate() {
             let position = index.checked_sub(1);
             let kind = match position {
                 None => Some(MediaKind::Application),
                 Some(position) => self.sections.get(position).map(|section| section.kind),
             };
-            let mid = position.map_or_else(|| "0".to_owned(), mid_of);
-            let same_mid = answer.is_rejected() || answer.mid() == Some(mid.as_str());
-            if index >= known || kind != Some(answer.kind()) || !same_mid {
+            let same_mid = answer.rejected || answer.mid.parse() == Ok(index);
+            if index >= known || kind != Some(answer.kind) || !same_mid {
                 return Err(NegotiateError::Mismatch { index });
             }
         }
@@ -317,6 +298,10 @@ fn common<'a>(audio: &'a Common, video: &'a Common, kind: MediaKind) -> &'a Comm
     if kind == MediaKind::Audio { audio } else { video }
 }
 
+fn extensions(answer: &RemoteSection) -> &[RemoteExtension] {
+    answer.media().map(|media| media.extensions.as_slice()).unwrap_or_default()
+}
+
 fn mid_of(index: usize) -> String {
     index.saturating_add(1).to_string()
 }
@@ -324,18 +309,18 @@ fn mid_of(index: usize) -> String {
 impl Common {
     /// Keeps what the client's answer keeps, and takes over its video format parameters (recorded: `level-idx=5;…` of
     /// Chromium's AV1, `max-fs=12288;…` of Firefox).
-    fn narrow(&mut self, answered: &[NegotiatedCodec], answer: &MediaSection<'_>) {
+    fn narrow(&mut self, answered: &[NegotiatedCodec], answer: &RemoteSection) {
         self.codecs.retain_mut(|own| {
             let Some(kept) = answered.iter().find(|codec| codec.payload_type == own.payload_type) else {
                 return false;
             };
             own.rtx_payload_type = kept.rtx_payload_type;
             if own.codec.kind() == MediaKind::Video && !kept.fmtp.is_empty() {
-                own.fmtp.clone_from(&kept.fmtp);
+                own.fmtp = Arc::clone(&kept.fmtp);
             }
             true
         });
-        self.extensions = extension::kept(&self.extensions, answer);
+        self.extensions = extension::kept(&self.extensions, extensions(answer));
     }
 }
 
@@ -361,7 +346,31 @@ impl Section {
         self.binding.is_none() && self.offered.is_none() && !self.rejected && (reuse || !self.used)
     }
 
-    fn codecs(&self, common: &Common) -> Vec<NegotiatedCodec> {
+    /// The section in the next offer.
+    fn describe(&mut self, index: usize, common: &Common) -> LocalSection {
+        if self.rejected {
+            let format = common.codecs.first().map_or(0, |codec| codec.payload_type).to_string();
+            let media = if self.kind == MediaKind::Audio { "audio" } else { "video" };
+            let line = MediaLine { media: media.to_owned(), protocol: RTP_PROTOCOL.to_owned(), format };
+            return LocalSection::Rejected { line, mid: mid_of(index) };
+        }
+        self.offered = self.binding.as_ref().map(|binding| binding.track_id.clone());
+        self.used |= self.offered.is_some();
+        LocalSection::Rtp(Box::new(LocalMedia {
+            kind: self.kind,
+            protocol: RTP_PROTOCOL.to_owned(),
+            mid: mid_of(index),
+            codecs: self.codecs(common),
+            rtx_interleaved: true,
+            extensions: common.extensions,
+            binding: self.binding.clone(),
+            rids: Vec::new(),
+            simulcast: Vec::new(),
+            direction: Direction::new(self.binding.is_some(), true),
+        }))
+    }
+
+    fn codecs(&self, common: &Common) -> Arc<[NegotiatedCodec]> {
         let feedback = |own: &OwnCodec| match &self.feedback {
             Some(answered) => {
                 let found = answered.iter().find(|(payload_type, _)| *payload_type == own.payload_type);
@@ -370,8 +379,8 @@ impl Section {
             None => own.feedback,
         };
         let fmtp = |own: &OwnCodec| match own.codec {
-            codec::Codec::Opus if self.stereo => format!("{};sprop-stereo=1", own.fmtp),
-            _ => own.fmtp.clone(),
+            codec::Codec::Opus if self.stereo => format!("{};sprop-stereo=1", own.fmtp).into(),
+            _ => Arc::clone(&own.fmtp),
         };
         common
             .codecs
@@ -389,32 +398,17 @@ impl Section {
     }
 
     /// The offered codecs that the answer keeps, with its format parameters, in its order.
-    fn answered_codecs(&self, common: &Common, answer: &MediaSection<'_>) -> Vec<NegotiatedCodec> {
-        let formats = answer.payload_formats();
-        let rtx_of = |payload_type: u8| {
-            let apt = payload_type.to_string();
-            formats
-                .iter()
-                .find(|format| {
-                    format.name.eq_ignore_ascii_case("rtx") && format.parameter("apt") == Some(&apt)
-                })
-                .map(|format| format.payload_type)
-        };
+    fn answered_codecs(&self, common: &Common, answer: &RemoteSection) -> Vec<NegotiatedCodec> {
         let offered = self.codecs(common);
-        formats
-            .iter()
-            .filter_map(|format| {
-                let own = offered.iter().find(|own| own.payload_type == format.payload_type)?;
-                let same = own.codec.name().eq_ignore_ascii_case(format.name);
-                same.then(|| NegotiatedCodec {
-                    fmtp: format.fmtp.to_owned(),
-                    feedback: own.feedback.and(format.feedback),
-                    rtx_payload_type: own
-                        .rtx_payload_type
-                        .filter(|rtx| rtx_of(own.payload_type) == Some(*rtx)),
-                    ..own.clone()
-                })
+        let kept = |answered: &RemoteCodec| {
+            let own = offered.iter().find(|own| own.payload_type == answered.payload_type)?;
+            (own.codec == answered.codec).then(|| NegotiatedCodec {
+                fmtp: Arc::clone(&answered.fmtp),
+                feedback: own.feedback.and(answered.feedback),
+                rtx_payload_type: own.rtx_payload_type.filter(|rtx| answered.rtx_payload_type == Some(*rtx)),
+                ..own.clone()
             })
-            .collect()
+        };
+        answer.media().map(|media| media.codecs.iter().filter_map(kept).collect()).unwrap_or_default()
     }
 }

@@ -9,7 +9,7 @@ use fanlight_base::Redacted;
 const CANDIDATES_MAX: usize = 128;
 
 /// Our side's transport values for a description.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalParameters {
     /// ICE user name fragment.
     pub ice_ufrag: String,
@@ -37,7 +37,7 @@ pub struct RemoteTransport {
 }
 
 impl RemoteTransport {
-    /// Reads a description; do it before answering, as an ICE restart changes what the answer says.
+    /// Reads a description.
     ///
     /// # Errors
     /// [`NegotiateError::NoIce`], [`NegotiateError::NoFingerprint`].
@@ -59,10 +59,10 @@ impl RemoteTransport {
 
 /// Our role in answer to an offer: passive wherever the client can be active, because only the passive side chooses
 /// the SRTP profile. (LiveKit answers `active`.)
-pub(super) fn role_for_offer(offer: &SessionDescription) -> DtlsRole {
-    match offer.setup() {
-        Some(Setup::Passive) => DtlsRole::Active,
-        Some(Setup::ActPass | Setup::Active) | None => DtlsRole::Passive,
+pub(super) fn role_for_offer(client: Setup) -> DtlsRole {
+    match client {
+        Setup::Passive => DtlsRole::Active,
+        Setup::ActPass | Setup::Active => DtlsRole::Passive,
     }
 }
 

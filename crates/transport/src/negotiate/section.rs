@@ -3,6 +3,7 @@
 use super::codec::{Codec, suitability};
 use crate::sdp::{Direction, Feedback, MediaKind};
 use fanlight_rtp::{ExtensionKind, ExtensionMap};
+use std::sync::Arc;
 
 /// A payload type both sides agreed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub struct NegotiatedCodec {
     /// Channels.
     pub channels: u8,
     /// Format parameters as they stand in our description.
-    pub fmtp: String,
+    pub fmtp: Arc<str>,
     /// RTCP feedback agreed on.
     pub feedback: Feedback,
 }
@@ -37,7 +38,7 @@ pub struct PublishedSection {
     /// Second part of the msid: the `cid` of LiveKit's clients.
     pub track_id: Option<String>,
     /// What the client may send, the preferred one first.
-    pub codecs: Vec<NegotiatedCodec>,
+    pub codecs: Arc<[NegotiatedCodec]>,
     /// Header extension ids.
     pub extensions: ExtensionMap,
     /// RIDs of the simulcast layers in the client's order.
@@ -75,7 +76,7 @@ pub struct NegotiatedSection {
     /// The track.
     pub binding: TrackBinding,
     /// What the client takes.
-    pub codecs: Vec<NegotiatedCodec>,
+    pub codecs: Arc<[NegotiatedCodec]>,
     /// Header extension ids.
     pub extensions: ExtensionMap,
 }

@@ -3,6 +3,11 @@
 use super::NegotiateError;
 use super::section::TrackBinding;
 use crate::sdp::{MediaKind, SECTIONS_MAX};
+use std::collections::VecDeque;
+
+/// Most m-lines of a client's offer beside those it was asked to add: what it publishes, ended sections included, and what
+/// it adds by itself. A client publishes at most 100 tracks; SDKs add six receiving ones at the start.
+pub const OFFERED_SECTIONS_MAX: usize = 150;
 
 /// Receiving m-lines the client has to add, for LiveKit's `media_sections_requirement`; 0 and 0 ask for a mere offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -42,8 +47,12 @@ impl Slot {
 /// Bindings that have no slot yet, and what the client was asked for.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    bindings: Vec<TrackBinding>,
+    audios: VecDeque<TrackBinding>,
+    videos: VecDeque<TrackBinding>,
+    /// Asked for and not there yet.
     asked: SectionsRequirement,
+    /// Asked for since the connection was made.
+    asked_ever: usize,
     /// Something changed that only an answer can tell.
     dirty: bool,
     /// The client was asked for an offer that has not come.
@@ -69,16 +78,23 @@ impl Waiting {
             self.dirty = true;
             return Ok(Some(index));
         }
-        if self.bindings.len() >= SECTIONS_MAX {
+        if self.audios.len().saturating_add(self.videos.len()) >= SECTIONS_MAX {
             return Err(NegotiateError::TooManySections);
         }
-        self.bindings.push(binding);
+        if let Some(queue) = self.queue(kind) {
+            queue.push_back(binding);
+        }
         Ok(None)
     }
 
     /// Whether a track waits.
     pub(super) fn contains(&self, track_id: &str) -> bool {
-        self.bindings.iter().any(|binding| binding.track_id == track_id)
+        self.audios.iter().chain(&self.videos).any(|binding| binding.track_id == track_id)
+    }
+
+    /// How many m-lines the client was asked for since the connection was made.
+    pub(super) fn asked_for(&self) -> usize {
+        self.asked_ever
     }
 
     /// Frees the slot of a track.
@@ -90,20 +106,22 @@ impl Waiting {
 
     /// Forgets a waiting track.
     pub(super) fn forget(&mut self, track_id: &str) {
-        self.bindings.retain(|binding| binding.track_id != track_id);
+        self.audios.retain(|binding| binding.track_id != track_id);
+        self.videos.retain(|binding| binding.track_id != track_id);
     }
 
     /// A section with this binding is gone: it waits again, before all others.
     pub(super) fn displaced(&mut self, binding: TrackBinding) {
-        self.bindings.insert(0, binding);
+        if let Some(queue) = self.queue(binding.kind) {
+            queue.push_front(binding);
+        }
     }
 
     /// Gives free slots to those who wait longest.
     pub(super) fn assign<'a>(&mut self, slots: impl Iterator<Item = Place<'a>>, reuse: bool) {
         for (kind, slot) in slots.filter(|(_, slot)| slot.is_free(reuse)) {
-            let next = self.bindings.iter().position(|binding| binding.kind == kind);
-            if let Some(next) = next {
-                slot.binding = Some(self.bindings.remove(next));
+            if let Some(next) = self.queue(kind).and_then(VecDeque::pop_front) {
+                slot.binding = Some(next);
                 slot.announced = false;
             }
         }
@@ -124,7 +142,7 @@ impl Waiting {
             slot.draining = false;
             slot.announced = slot.binding.is_some();
             slot.used |= slot.announced;
-            self.dirty |= slot.is_free(reuse) && self.bindings.iter().any(|binding| binding.kind == kind);
+            self.dirty |= slot.is_free(reuse) && self.queue(kind).is_some_and(|queue| !queue.is_empty());
         }
     }
 
@@ -150,15 +168,22 @@ impl Waiting {
         self.asked.audios = self.asked.audios.saturating_add(delta.audios);
         self.asked.videos = self.asked.videos.saturating_add(delta.videos);
         self.offer_asked = true;
+        let added = usize::try_from(delta.audios.saturating_add(delta.videos)).unwrap_or(usize::MAX);
+        self.asked_ever = self.asked_ever.saturating_add(added);
         Some(delta)
     }
 
     /// How many bindings of each kind wait.
     pub(super) fn unmatched(&self) -> SectionsRequirement {
-        let count = |kind| {
-            let waiting = self.bindings.iter().filter(|binding| binding.kind == kind).count();
-            u32::try_from(waiting).unwrap_or(u32::MAX)
-        };
-        SectionsRequirement { audios: count(MediaKind::Audio), videos: count(MediaKind::Video) }
+        let count = |waiting: &VecDeque<_>| u32::try_from(waiting.len()).unwrap_or(u32::MAX);
+        SectionsRequirement { audios: count(&self.audios), videos: count(&self.videos) }
+    }
+
+    fn queue(&mut self, kind: MediaKind) -> Option<&mut VecDeque<TrackBinding>> {
+        match kind {
+            MediaKind::Audio => Some(&mut self.audios),
+            MediaKind::Video => Some(&mut self.videos),
+            MediaKind::Application | MediaKind::Other => None,
+        }
     }
 }

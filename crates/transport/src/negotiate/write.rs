@@ -1,12 +1,14 @@
 //! Writing descriptions, line by line in LiveKit's order.
 
 use super::parameters::{LocalParameters, Origin};
+use super::remote::MediaLine;
 use super::section::{NegotiatedCodec, TrackBinding};
 use super::{MAX_MESSAGE_SIZE_BYTES, SCTP_PORT};
 use crate::sdp::{Direction, MediaKind};
 use crate::{DtlsRole, Setup};
 use fanlight_rtp::ExtensionMap;
 use std::fmt::{self, Write};
+use std::sync::Arc;
 
 /// `a=setup` of an answer.
 pub(super) const fn setup_of(role: DtlsRole) -> Setup {
@@ -24,43 +26,118 @@ const fn value(setup: Setup) -> &'static str {
     }
 }
 
+/// A description of ours, decided and not written yet: the media thread makes it, whoever sends it writes it.
+///
+/// [`ToString::to_string`] writes it in LiveKit's order of lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalDescription {
+    pub(super) local: LocalParameters,
+    pub(super) setup: Setup,
+    pub(super) origin: Origin,
+    /// `a=extmap-allow-mixed`.
+    pub(super) mixed_extmap: bool,
+    /// All sections but the rejected ones are one BUNDLE group.
+    pub(super) bundle: bool,
+    pub(super) sections: Vec<LocalSection>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum LocalSection {
+    /// Not taken, and kept in its place (RFC 3264 §6).
+    Rejected {
+        line: MediaLine,
+        mid: String,
+    },
+    Data {
+        protocol: String,
+        mid: String,
+    },
+    Rtp(Box<LocalMedia>),
+}
+
+/// An RTP section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LocalMedia {
+    pub(super) kind: MediaKind,
+    pub(super) protocol: String,
+    pub(super) mid: String,
+    pub(super) codecs: Arc<[NegotiatedCodec]>,
+    /// RTX right after its codec, as in our offers; otherwise after all codecs, as in our answers.
+    pub(super) rtx_interleaved: bool,
+    pub(super) extensions: ExtensionMap,
+    pub(super) binding: Option<TrackBinding>,
+    pub(super) rids: Vec<String>,
+    pub(super) simulcast: Vec<String>,
+    pub(super) direction: Direction,
+}
+
+impl LocalDescription {
+    /// How many m-lines it has.
+    pub fn sections(&self) -> usize {
+        self.sections.len()
+    }
+
+    /// About how long it is when it is written; in memory it is shorter.
+    pub fn bytes(&self) -> usize {
+        const SECTION_BYTES: usize = 700;
+        const CODEC_BYTES: usize = 250;
+        let of_section = |section: &LocalSection| match section {
+            LocalSection::Rtp(media) => media.codecs.len().saturating_mul(CODEC_BYTES),
+            LocalSection::Rejected { .. } | LocalSection::Data { .. } => 0,
+        };
+        let codecs = self.sections.iter().map(of_section).fold(0, usize::saturating_add);
+        codecs.saturating_add(self.sections.len().saturating_mul(SECTION_BYTES))
+    }
+
+    fn bundled(&self) -> Vec<&str> {
+        if self.bundle {
+            self.sections.iter().filter_map(LocalSection::live_mid).collect()
+        } else {
+            Vec::new()
+        }
+    }
+}
+
+impl LocalSection {
+    /// The mid of a section that is in use.
+    fn live_mid(&self) -> Option<&str> {
+        match self {
+            Self::Rejected { .. } => None,
+            Self::Data { mid, .. } => Some(mid),
+            Self::Rtp(media) => Some(&media.mid),
+        }
+    }
+}
+
+impl fmt::Display for LocalDescription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut writer = Writer::new(self);
+        for section in &self.sections {
+            match section {
+                LocalSection::Rejected { line, mid } => writer.rejected(line, mid),
+                LocalSection::Data { protocol, mid } => writer.data(protocol, mid),
+                LocalSection::Rtp(media) => writer.rtp(media),
+            }
+        }
+        f.write_str(&writer.out)
+    }
+}
+
 /// A description being written.
 #[derive(Debug)]
-pub(super) struct Writer<'a> {
+struct Writer<'a> {
     out: String,
     local: &'a LocalParameters,
     setup: Setup,
     candidates_due: bool,
 }
 
-/// The session part.
-#[derive(Debug)]
-pub(super) struct SessionPart<'a> {
-    pub(super) origin: Origin,
-    pub(super) mixed_extmap: bool,
-    pub(super) bundle: &'a [&'a str],
-}
-
-/// An RTP section.
-#[derive(Debug)]
-pub(super) struct RtpPart<'a> {
-    pub(super) kind: MediaKind,
-    pub(super) protocol: &'a str,
-    pub(super) mid: &'a str,
-    pub(super) codecs: &'a [NegotiatedCodec],
-    /// RTX right after its codec, as in our offers; otherwise after all codecs, as in our answers.
-    pub(super) rtx_interleaved: bool,
-    pub(super) extensions: ExtensionMap,
-    pub(super) binding: Option<&'a TrackBinding>,
-    pub(super) rids: &'a [String],
-    pub(super) simulcast: &'a [String],
-    pub(super) direction: Direction,
-}
-
 impl<'a> Writer<'a> {
-    pub(super) fn new(local: &'a LocalParameters, setup: Setup, part: &SessionPart<'_>) -> Self {
-        let mut writer = Self { out: String::with_capacity(4_096), local, setup, candidates_due: true };
-        let Origin { session_id, version } = part.origin;
+    fn new(description: &'a LocalDescription) -> Self {
+        let LocalDescription { local, setup, .. } = description;
+        let mut writer =
+            Self { out: String::with_capacity(4_096), local, setup: *setup, candidates_due: true };
+        let Origin { session_id, version } = description.origin;
         writer.line(format_args!("v=0"));
         writer.line(format_args!("o=- {session_id} {version} IN IP4 0.0.0.0"));
         writer.line(format_args!("s=-"));
@@ -70,21 +147,18 @@ impl<'a> Writer<'a> {
         }
         writer.line(format_args!("a=msid-semantic:WMS *"));
         writer.line(format_args!("a=fingerprint:{}", local.fingerprint));
-        if part.mixed_extmap {
+        if description.mixed_extmap {
             writer.line(format_args!("a=extmap-allow-mixed"));
         }
-        if !part.bundle.is_empty() {
-            writer.line(format_args!("a=group:BUNDLE {}", part.bundle.join(" ")));
+        let bundle = description.bundled();
+        if !bundle.is_empty() {
+            writer.line(format_args!("a=group:BUNDLE {}", bundle.join(" ")));
         }
         writer
     }
 
-    pub(super) fn finish(self) -> String {
-        self.out
-    }
-
-    /// A section we do not take, kept in its place (RFC 3264 §6).
-    pub(super) fn rejected(&mut self, media: &str, protocol: &str, format: &str, mid: &str) {
+    fn rejected(&mut self, line: &MediaLine, mid: &str) {
+        let MediaLine { media, protocol, format } = line;
         self.line(format_args!("m={media} 0 {protocol} {format}"));
         self.line(format_args!("c=IN IP4 0.0.0.0"));
         if !mid.is_empty() {
@@ -93,7 +167,7 @@ impl<'a> Writer<'a> {
         self.line(format_args!("a=inactive"));
     }
 
-    pub(super) fn data(&mut self, protocol: &str, mid: &str) {
+    fn data(&mut self, protocol: &str, mid: &str) {
         self.line(format_args!("m=application 9 {protocol} webrtc-datachannel"));
         self.line(format_args!("c=IN IP4 0.0.0.0"));
         self.line(format_args!("a=setup:{}", value(self.setup)));
@@ -105,7 +179,7 @@ impl<'a> Writer<'a> {
         self.candidates();
     }
 
-    pub(super) fn rtp(&mut self, part: &RtpPart<'_>) {
+    fn rtp(&mut self, part: &LocalMedia) {
         self.media_line(part);
         self.line(format_args!("c=IN IP4 0.0.0.0"));
         self.line(format_args!("a=setup:{}", value(self.setup)));
@@ -114,7 +188,7 @@ impl<'a> Writer<'a> {
         self.line(format_args!("a=rtcp-mux"));
         // Also to Firefox, which does not offer it for audio and does not mind (recorded).
         self.line(format_args!("a=rtcp-rsize"));
-        for codec in part.codecs {
+        for codec in part.codecs.iter() {
             self.codec(codec);
             if part.rtx_interleaved {
                 self.rtx(codec);
@@ -126,10 +200,10 @@ impl<'a> Writer<'a> {
         for (id, kind) in part.extensions.iter() {
             self.line(format_args!("a=extmap:{id} {}", kind.uri()));
         }
-        if let Some(binding) = part.binding {
+        if let Some(binding) = &part.binding {
             self.binding(binding, part.codecs.iter().any(|codec| codec.rtx_payload_type.is_some()));
         }
-        for rid in part.rids {
+        for rid in &part.rids {
             self.line(format_args!("a=rid:{rid} recv"));
         }
         if !part.simulcast.is_empty() {
@@ -139,7 +213,7 @@ impl<'a> Writer<'a> {
         self.candidates();
     }
 
-    fn media_line(&mut self, part: &RtpPart<'_>) {
+    fn media_line(&mut self, part: &LocalMedia) {
         let media = if part.kind == MediaKind::Audio { "audio" } else { "video" };
         let rtx = part.codecs.iter().filter_map(|codec| codec.rtx_payload_type);
         let formats: Vec<String> = if part.rtx_interleaved {

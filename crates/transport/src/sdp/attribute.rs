@@ -104,7 +104,7 @@ pub struct ExtMap<'a> {
 }
 
 impl<'a> ExtMap<'a> {
-    pub(super) fn parse(value: &'a str) -> Option<Self> {
+    pub(crate) fn parse(value: &'a str) -> Option<Self> {
         let mut fields = value.split_ascii_whitespace();
         let (id, direction) = match fields.next()?.split_once('/') {
             Some((id, direction)) => (id, Some(Direction::parse(direction)?)),
@@ -124,7 +124,7 @@ pub struct Msid<'a> {
 }
 
 impl<'a> Msid<'a> {
-    pub(super) fn parse(value: &'a str) -> Option<Self> {
+    pub(crate) fn parse(value: &'a str) -> Option<Self> {
         let mut fields = value.split_ascii_whitespace();
         Some(Self { stream: fields.next()?, track: fields.next() })
     }
@@ -140,7 +140,7 @@ pub struct SsrcGroup<'a> {
 }
 
 impl<'a> SsrcGroup<'a> {
-    pub(super) fn parse(value: &'a str) -> Option<Self> {
+    pub(crate) fn parse(value: &'a str) -> Option<Self> {
         let mut fields = value.split_ascii_whitespace();
         let semantics = fields.next()?;
         let ssrcs: Vec<u32> =
@@ -170,7 +170,7 @@ pub struct Rid<'a> {
 }
 
 impl<'a> Rid<'a> {
-    pub(super) fn parse(value: &'a str) -> Option<Self> {
+    pub(crate) fn parse(value: &'a str) -> Option<Self> {
         let mut fields = value.splitn(3, ' ');
         let id = fields.next().filter(|id| is_rid(id))?;
         let direction = match fields.next()? {
@@ -201,7 +201,7 @@ pub struct Simulcast<'a> {
 }
 
 impl<'a> Simulcast<'a> {
-    pub(super) fn parse(value: &'a str) -> Self {
+    pub(crate) fn parse(value: &'a str) -> Self {
         let mut fields = value.split_ascii_whitespace();
         let mut simulcast = Self::default();
         while let (Some(direction), Some(streams)) = (fields.next(), fields.next()) {

@@ -1,8 +1,10 @@
 //! The whole description.
 
-use super::attribute::{self, IceCredentials};
+use super::attribute::{self, Direction, IceCredentials};
 use super::media::{MediaHeader, MediaSection};
-use super::{DESCRIPTION_BYTES_MAX, LINE_BYTES_MAX, SECTION_LINES_MAX, SECTIONS_MAX, SdpError};
+use super::{
+    DESCRIPTION_BYTES_MAX, LINE_BYTES_MAX, SECTION_BYTES_MAX, SECTION_LINES_MAX, SECTIONS_MAX, SdpError,
+};
 use crate::Setup;
 use std::fmt;
 use std::ops::Range;
@@ -12,6 +14,7 @@ use std::ops::Range;
 pub struct SessionDescription {
     text: String,
     session: Range<usize>,
+    session_direction: Option<Direction>,
     sections: Vec<Section>,
 }
 
@@ -35,7 +38,8 @@ impl SessionDescription {
         }
         let mut sections: Vec<Section> = Vec::new();
         let mut session = 0..text.len();
-        let (mut offset, mut lines_of_section) = (0usize, 0usize);
+        let mut session_direction = None;
+        let (mut offset, mut begin, mut lines_of_section) = (0usize, 0usize, 0usize);
         for (index, raw) in text.split_inclusive('\n').enumerate() {
             let line = index.saturating_add(1);
             let next = offset.saturating_add(raw.len());
@@ -51,18 +55,23 @@ impl SessionDescription {
                     return Err(SdpError::TooManySections);
                 }
                 sections.push(Section { header, body: next..text.len() });
-                lines_of_section = 0;
-            } else if let (Some(attribute), Some(section)) = (content.strip_prefix("a="), sections.last_mut())
-            {
-                section.header.note(attribute);
+                (begin, lines_of_section) = (offset, 0);
+            } else if let Some(attribute) = content.strip_prefix("a=") {
+                match sections.last_mut() {
+                    Some(section) => section.header.note(attribute),
+                    None => session_direction = session_direction.or_else(|| Direction::parse(attribute)),
+                }
             }
             lines_of_section = lines_of_section.saturating_add(1);
+            if next.saturating_sub(begin) > SECTION_BYTES_MAX {
+                return Err(SdpError::SectionTooLong { line });
+            }
             if lines_of_section > SECTION_LINES_MAX {
                 return Err(SdpError::TooManyLines { line });
             }
             offset = next;
         }
-        Ok(Self { text: text.to_owned(), session, sections })
+        Ok(Self { text: text.to_owned(), session, session_direction, sections })
     }
 
     /// The text, unchanged.
@@ -117,17 +126,18 @@ impl SessionDescription {
 
     /// ICE credentials: of the session part, else of the first section in use that has them.
     pub fn ice_credentials(&self) -> Option<IceCredentials<'_>> {
-        self.session_ice_credentials().or_else(|| self.live().find_map(|section| section.ice_credentials()))
+        self.session_ice_credentials()
+            .or_else(|| self.live().find_map(|section| section.own_ice_credentials()))
     }
 
     /// `a=fingerprint` (RFC 8122): of the session part, else of the first section in use that has one.
     pub fn fingerprint(&self) -> Option<&str> {
-        self.session_fingerprint().or_else(|| self.live().find_map(|section| section.fingerprint()))
+        self.session_fingerprint().or_else(|| self.live().find_map(|section| section.own_fingerprint()))
     }
 
     /// The DTLS role (RFC 8842): of the first section in use that says it, else of the session part.
     pub fn setup(&self) -> Option<Setup> {
-        self.live().find_map(|section| section.setup())
+        self.live().find_map(|section| section.own_setup()).or_else(|| self.session_setup())
     }
 
     /// Every candidate of every section, `candidate:…` without `a=`; a session with BUNDLE has one transport.
@@ -141,6 +151,11 @@ impl SessionDescription {
 
     pub(super) fn session_fingerprint(&self) -> Option<&str> {
         self.attribute("fingerprint").map(str::trim)
+    }
+
+    /// The direction of the session part.
+    pub(super) fn session_direction(&self) -> Option<Direction> {
+        self.session_direction
     }
 
     pub(super) fn session_setup(&self) -> Option<Setup> {
@@ -232,6 +247,10 @@ mod tests {
         assert_eq!(error(&many), SdpError::TooManySections);
         let lines = format!("v=0\n{}", "a=x\n".repeat(SECTION_LINES_MAX));
         assert_eq!(error(&lines), SdpError::TooManyLines { line: SECTION_LINES_MAX + 1 });
+        let heavy = format!("v=0\n{}", format!("a={}\n", "x".repeat(4_000)).repeat(9));
+        assert_eq!(error(&heavy), SdpError::SectionTooLong { line: 10 });
+        let word = format!("v=0\nm=audio 9 {} 0", "x".repeat(65));
+        assert_eq!(error(&word), SdpError::BadMediaLine { line: 2 });
         let formats = format!("v=0\nm=audio 9 RTP/AVP{}", " 1".repeat(129));
         assert_eq!(error(&formats), SdpError::TooManyFormats { line: 2 });
     }

@@ -1,6 +1,9 @@
 //! Why a text is not a session description we take.
 
-use super::{DESCRIPTION_BYTES_MAX, FORMATS_MAX, LINE_BYTES_MAX, SECTION_LINES_MAX, SECTIONS_MAX};
+use super::{
+    DESCRIPTION_BYTES_MAX, FORMATS_MAX, LINE_BYTES_MAX, MEDIA_WORD_BYTES_MAX, SECTION_BYTES_MAX,
+    SECTION_LINES_MAX, SECTIONS_MAX,
+};
 
 /// Why parsing refused a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +29,12 @@ pub enum SdpError {
         /// Number of the line, from 1.
         line: usize,
     },
+    /// A section, or the part before the first one, longer than the limit.
+    #[error("a section has more than {SECTION_BYTES_MAX} bytes (line {line})")]
+    SectionTooLong {
+        /// Number of the line, from 1.
+        line: usize,
+    },
     /// A line longer than the limit.
     #[error("line {line} is longer than {LINE_BYTES_MAX} bytes")]
     LineTooLong {
@@ -38,8 +47,8 @@ pub enum SdpError {
         /// Number of the line, from 1.
         line: usize,
     },
-    /// An m-line that is not `m=<media> <port> <proto> <format>…`.
-    #[error("line {line} is not an m-line")]
+    /// An m-line that is not `m=<media> <port> <proto> <format>…`, or has a word longer than the limit.
+    #[error("line {line} is not an m-line with words of at most {MEDIA_WORD_BYTES_MAX} bytes")]
     BadMediaLine {
         /// Number of the line, from 1.
         line: usize,

@@ -2,7 +2,7 @@
 
 use super::attribute::{self, Direction, ExtMap, IceCredentials, Msid, Rid, Simulcast, SsrcGroup};
 use super::format::{self, PayloadFormat};
-use super::{FORMATS_MAX, SECTION_ITEMS_MAX, SdpError, SessionDescription};
+use super::{FORMATS_MAX, MEDIA_WORD_BYTES_MAX, SECTION_ITEMS_MAX, SdpError, SessionDescription};
 use crate::Setup;
 
 /// What an m-line is about.
@@ -46,12 +46,16 @@ impl MediaHeader {
     pub(super) fn parse(value: &str, line: usize) -> Result<Self, SdpError> {
         let bad = SdpError::BadMediaLine { line };
         let mut fields = value.splitn(4, ' ');
-        let media = fields.next().filter(|media| !media.is_empty()).ok_or(bad)?;
+        let word = |text: &&str| (1..=MEDIA_WORD_BYTES_MAX).contains(&text.len());
+        let media = fields.next().filter(word).ok_or(bad)?;
         let port = fields.next().ok_or(bad)?;
         // `<port>/<count>` asks for a range of ports, which BUNDLE makes meaningless.
         let port = port.split('/').next().and_then(|port| port.parse().ok()).ok_or(bad)?;
-        let protocol = fields.next().filter(|protocol| !protocol.is_empty()).ok_or(bad)?;
+        let protocol = fields.next().filter(word).ok_or(bad)?;
         let formats = fields.next().unwrap_or_default();
+        if !formats.split_ascii_whitespace().all(|format| word(&format)) {
+            return Err(bad);
+        }
         if formats.split_ascii_whitespace().count() > FORMATS_MAX {
             return Err(SdpError::TooManyFormats { line });
         }
@@ -164,8 +168,7 @@ impl<'a> MediaSection<'a> {
 
     /// The direction, `sendrecv` when neither section nor session says one (RFC 8866 §6.7).
     pub fn direction(&self) -> Direction {
-        let session = || self.description.attributes().find_map(|(name, _)| Direction::parse(name));
-        self.header.direction.or_else(session).unwrap_or(Direction::SendRecv)
+        self.header.direction.or(self.description.session_direction()).unwrap_or(Direction::SendRecv)
     }
 
     /// The payload types with their `rtpmap`, `fmtp` and `rtcp-fb`, in the order of the m-line.
@@ -229,18 +232,29 @@ impl<'a> MediaSection<'a> {
 
     /// ICE credentials of the section, else those of the session.
     pub fn ice_credentials(&self) -> Option<IceCredentials<'a>> {
+        self.own_ice_credentials().or_else(|| self.description.session_ice_credentials())
+    }
+
+    pub(super) fn own_ice_credentials(&self) -> Option<IceCredentials<'a>> {
         IceCredentials::new(self.attribute("ice-ufrag"), self.attribute("ice-pwd"))
-            .or_else(|| self.description.session_ice_credentials())
     }
 
     /// The fingerprint of the section, else that of the session.
     pub fn fingerprint(&self) -> Option<&'a str> {
-        self.attribute("fingerprint").map(str::trim).or_else(|| self.description.session_fingerprint())
+        self.own_fingerprint().or_else(|| self.description.session_fingerprint())
+    }
+
+    pub(super) fn own_fingerprint(&self) -> Option<&'a str> {
+        self.attribute("fingerprint").map(str::trim)
     }
 
     /// The DTLS role of the section, else that of the session.
     pub fn setup(&self) -> Option<Setup> {
-        self.attribute("setup").and_then(attribute::setup).or_else(|| self.description.session_setup())
+        self.own_setup().or_else(|| self.description.session_setup())
+    }
+
+    pub(super) fn own_setup(&self) -> Option<Setup> {
+        self.attribute("setup").and_then(attribute::setup)
     }
 
     /// Candidates, `candidate:…` without `a=`.
