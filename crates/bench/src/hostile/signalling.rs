@@ -84,7 +84,8 @@ fn candidate(n: u64) -> Say {
 }
 
 fn metadata(n: u64, bytes: usize) -> Say {
-    let metadata = format!("{n:0bytes$}");
+    let mut metadata = n.to_string();
+    metadata.extend(std::iter::repeat_n('x', bytes.saturating_sub(metadata.len())));
     Say::UpdateMetadata(proto::UpdateParticipantMetadata { metadata, ..Default::default() })
 }
 
