@@ -10,6 +10,7 @@ pub(crate) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 pub(crate) const USE_CANDIDATE: u16 = 0x0025;
 const PRIORITY: u16 = 0x0024;
 const ICE_CONTROLLING: u16 = 0x802a;
+const ICE_CONTROLLED: u16 = 0x8029;
 const MESSAGE_INTEGRITY: u16 = 0x0008;
 pub(crate) const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 /// What an attribute of the integrity adds to a message.
@@ -25,6 +26,12 @@ pub(crate) fn check(username: &str) -> Vec<Attribute> {
         (PRIORITY, 1_845_501_695_u32.to_be_bytes().to_vec()),
         (ICE_CONTROLLING, vec![0, 0, 0, 0, 0, 0, 0, 1]),
     ]
+}
+
+/// The same of an agent that is controlled: the one that answered a description.
+pub(crate) fn controlled_check(username: &str) -> Vec<Attribute> {
+    let role = |(kind, value)| (if kind == ICE_CONTROLLING { ICE_CONTROLLED } else { kind }, value);
+    check(username).into_iter().map(role).collect()
 }
 
 /// A message with these attributes and its integrity.

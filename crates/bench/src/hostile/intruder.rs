@@ -68,7 +68,7 @@ impl Intruder {
             }
         }
         let (track, answer) = track.zip(answer).ok_or("no answer over WebSocket")?;
-        let publisher = Path::connect(&target.media, &answer, &certificate)?;
+        let publisher = Path::connect(&target.media, &answer, &certificate, true)?;
         let target = target.clone();
         let mut intruder = Self {
             line,
@@ -112,7 +112,7 @@ impl Intruder {
         self.heard = ssrcs.collect();
         self.heard.dedup();
         if self.subscriber.is_none() {
-            self.subscriber = Some(Path::connect(&self.target.media, offer, &self.certificate)?);
+            self.subscriber = Some(Path::connect(&self.target.media, offer, &self.certificate, false)?);
         }
         Ok(())
     }

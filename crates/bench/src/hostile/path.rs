@@ -24,6 +24,8 @@ pub(super) struct Path {
     pub(super) password: String,
     /// What came inside of DTLS.
     pub(super) messages: Vec<Vec<u8>>,
+    /// We made the description that the server answered.
+    offered: bool,
     dtls: HandmadeDtls,
     checked: Instant,
 }
@@ -37,11 +39,12 @@ pub(super) fn credentials(certificate: &Certificate) -> String {
 }
 
 impl Path {
-    /// Connects to where the server's description says.
+    /// Connects to where the server's description says, which answers ours if we `offered` one.
     pub(super) fn connect(
         media: &[SocketAddr],
         description: &str,
         certificate: &Certificate,
+        offered: bool,
     ) -> Result<Self, Failure> {
         let value = |name: &str| {
             let line = description.lines().find_map(|line| line.trim().strip_prefix(name));
@@ -54,7 +57,8 @@ impl Path {
         socket.set_nonblocking(true)?;
         let now = Instant::now();
         let dtls = HandmadeDtls::new(now, certificate);
-        let mut path = Self { socket, server, ufrag, password, messages: Vec::new(), dtls, checked: now };
+        let mut path =
+            Self { socket, server, ufrag, password, messages: Vec::new(), offered, dtls, checked: now };
         path.check()?;
         while !path.dtls.connected {
             if now.elapsed() > CONNECT_MAX {
@@ -70,8 +74,13 @@ impl Path {
     pub(super) fn request(&self) -> Result<Vec<u8>, Failure> {
         let mut transaction = [0; 12];
         rand::fill(&mut transaction)?;
-        let mut attributes = stun::check(&format!("{}:{OWN_UFRAG}", self.ufrag));
-        attributes.push((stun::USE_CANDIDATE, Vec::new()));
+        let username = format!("{}:{OWN_UFRAG}", self.ufrag);
+        let attributes = if self.offered {
+            let nominates = std::iter::once((stun::USE_CANDIDATE, Vec::new()));
+            stun::check(&username).into_iter().chain(nominates).collect()
+        } else {
+            stun::controlled_check(&username)
+        };
         Ok(stun::message(stun::REQUEST, transaction, &attributes, &self.password))
     }
 
