@@ -79,7 +79,7 @@ pub enum RemoteError {
     /// Another certificate would need another DTLS association, which one transport does not have.
     #[error("the fingerprint changed")]
     FingerprintChanged,
-    /// ufrag or password shorter than RFC 8839 §5.4 allows, or absurdly long.
+    /// ufrag or password shorter than RFC 8839 §5.4 allows, or longer than [`UFRAG_BYTES_MAX`](crate::limits::UFRAG_BYTES_MAX) and 256.
     #[error("the ICE credentials are malformed")]
     Credentials,
 }

@@ -136,6 +136,10 @@ pub const CHECKS_WAITING_MAX: usize = 64;
 /// Candidate pairs the ICE agent checks.
 pub const CANDIDATE_PAIRS_MAX: usize = 100;
 
+/// Longest ufrag of a peer: a check names it and ours of 16 letters, with a colon between them, and the ICE library writes user
+/// names of 128 bytes at most. RFC 8839 §5.4 allows 256; clients have 4 to 16.
+pub const UFRAG_BYTES_MAX: usize = 111;
+
 /// Longest candidate line read.
 pub const CANDIDATE_BYTES_MAX: usize = 512;
 

@@ -291,6 +291,23 @@ fn parameters_that_make_no_sense_are_refused() {
 }
 
 #[test]
+fn the_longest_ufrag_is_one_that_a_check_can_name() {
+    for (letters, outcome) in [(111, Ok(RemoteSet::Started)), (112, Err(RemoteError::Credentials))] {
+        let mut world = World::new(Options::default());
+        let mut server = support::Ours::new(world.anchor, 1, Options::default(), server_address());
+        let remote =
+            RemoteParameters { ufrag: "u".repeat(letters), ..world.theirs().parameters(Setup::Active) };
+        assert_eq!(server.transport.set_remote(world.now, &remote), outcome, "{letters}");
+        let line = support::candidate_line(client_address());
+        server.transport.add_remote_candidate(world.now, &line).expect("taken");
+        world.server = server;
+        world.run_for(Duration::from_secs(1));
+        let checks = world.server.count(|event| matches!(event, TransportEvent::Check(_)));
+        assert_eq!(checks > 0, outcome.is_ok(), "{letters}: {checks} checks");
+    }
+}
+
+#[test]
 fn our_close_is_seen_by_the_client_and_ends_everything() {
     let mut world = World::connected(Options { foreign: false, ..Options::default() });
     world.with_server(|server, now, batch| server.close(now, batch));

@@ -15,6 +15,7 @@ use crate::event::{
 use crate::ice::{CandidateIgnored, Heard, Ice, IceEvent, IceState};
 use crate::limits::{
     EVENTS_MAX, EVENTS_RESERVED, HELD_DATAGRAM_BYTES_MAX, HELD_DATAGRAMS_MAX, LABEL_BYTES_MAX,
+    UFRAG_BYTES_MAX,
 };
 use crate::sctp::{ChannelEvent, ChannelId, Sctp, SendDataError};
 use crate::{ClockAnchor, dtls::DtlsVersion};
@@ -172,7 +173,7 @@ impl Transport {
     /// The fingerprint must not change. Packets leave with the next [`Transport::handle_timeout`], which is due at once.
     pub fn set_remote(&mut self, now: Now, remote: &RemoteParameters) -> Result<RemoteSet, RemoteError> {
         let password = remote.password.reveal();
-        if !(4..=256).contains(&remote.ufrag.len()) || !(22..=256).contains(&password.len()) {
+        if !(4..=UFRAG_BYTES_MAX).contains(&remote.ufrag.len()) || !(22..=256).contains(&password.len()) {
             return Err(RemoteError::Credentials);
         }
         if self.remote_fingerprint.as_ref().is_some_and(|known| *known != remote.fingerprint) {
