@@ -155,14 +155,15 @@ impl Visit {
                 request.extensions_mut().insert(LongQuery(query.into()));
             }
             let (answer, gate) = (answer.clone(), gate.clone());
-            async move {
+            // `hyper` keeps room for what answers as long as the connection lives: of one that says nothing, room for a pointer.
+            Box::pin(async move {
                 let response = match refused {
                     Some(refused) => respond(Answer::text(refused.status(), refused.to_string())),
                     None => answer(remote, request).await,
                 };
                 gate.answered(remote.ip(), response.status().as_u16());
                 Ok::<_, Infallible>(response)
-            }
+            })
         });
         let builder = patient_for_a_while();
         let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());

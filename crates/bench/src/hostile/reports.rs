@@ -78,13 +78,18 @@ fn sora(target: &Target, stint: Stint) -> Result<u64, Failure> {
             let body = serde_json::json!({
                 "type": "connection.user-agent", "timestamp": time, "label": "hostile", "version": "1",
                 "node_name": "sora@127.0.0.1", "multistream": true, "simulcast": false, "spotlight": false,
-                "role": "sendrecv", "channel_id": "hostile", "client_id": "c", "session_id": "s",
-                "connection_id": format!("sora-{connection}-{n}"), "stats": objects(n),
+                "role": "sendrecv", "channel_id": "hostile", "client_id": "c", "session_id": id(0),
+                "connection_id": id(n * CONNECTIONS as u64 + connection as u64), "stats": objects(n),
             });
             post("/collector", "x-sora-stats-exporter-type: connection.user-agent\r\n", &body)
         };
         repeat(target.collector, &mut stint.pace(PER_SECOND), &[204, 503], report)
     })
+}
+
+/// As long as Sora makes them.
+fn id(number: u64) -> String {
+    format!("{number:026}")
 }
 
 fn post(path: &str, header: &str, body: &serde_json::Value) -> Vec<u8> {
